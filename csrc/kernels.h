@@ -1,0 +1,26 @@
+/* The kernel tables: one struct of function pointers per real type.
+ * table.inl is the one list of kernels; it is read once for float and once for double. */
+#ifndef FC_KERNELS_H
+#define FC_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Extents of a pooling or convolution problem, always three spatial dims (D, H, W). */
+typedef struct {
+    ptrdiff_t in[3], out[3], window[3], stride[3], dilation[3], pad[3]; /* pad: before */
+} fc_window;
+
+#define real float
+#define fc_kernels fc_kernels_f32
+#include "table.inl"
+#undef real
+#undef fc_kernels
+
+#define real double
+#define fc_kernels fc_kernels_f64
+#include "table.inl"
+#undef real
+#undef fc_kernels
+
+#endif

@@ -1,0 +1,193 @@
+/* The two micro-kernels that carry every matrix product: convolutions and dense layers, forward and
+ * backward. Both keep a tile of sums in registers; each sum adds its terms in one fixed order, so a
+ * result never depends on how an image is cut into tiles. */
+
+#define GATHER_NR (2 * VLEN)
+#define OUTER_NR (2 * VLEN)
+
+enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* panel[k][0..GATHER_NR) = w[k * row_stride + j * col_stride], zero for j ≥ cols.
+ * One panel holds the columns (output channels) of one tile for k = 0..rows (taps × channels). */
+static void pack_panel(const real *w, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
+                       ptrdiff_t cols, real *panel)
+{
+    if (col_stride == 1 && cols == GATHER_NR) {
+        for (ptrdiff_t k = 0; k < rows; k++)
+            for (int v = 0; v < GATHER_NR; v += VLEN)
+                v_store(panel + k * GATHER_NR + v, v_load(w + k * row_stride + v));
+        return;
+    }
+    for (ptrdiff_t k = 0; k < rows; k++)
+        for (ptrdiff_t j = 0; j < GATHER_NR; j++)
+            panel[k * GATHER_NR + j] = j < cols ? w[k * row_stride + j * col_stride] : 0;
+}
+
+INLINE vec activate(vec a, int activation, real slope)
+{
+    if (activation == ACT_RELU)
+        return v_max(v_zero(), a); /* NaN stays NaN */
+    if (activation == ACT_LEAKY_RELU)
+        return v_max(v_mul(a, v_set1(slope)), a); /* 0 ≤ slope ≤ 1 */
+    return a;
+}
+
+/* One form of gather_tile with m rows and nv vectors of columns known to the compiler. */
+INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
+                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
+                        const real *bias, int accumulate, int activation, real slope,
+                        real *const *y)
+{
+    vec sum[GATHER_MR][2];
+    const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
+
+#pragma GCC unroll 16
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; v++) {
+            const real *start = accumulate ? y[r] + v * VLEN : bias ? bias + v * VLEN : NULL;
+            if (!start)
+                sum[r][v] = v_zero();
+            else if (v == nv - 1 && last < VLEN)
+                sum[r][v] = v_load_tail(start, last);
+            else
+                sum[r][v] = v_load(start);
+        }
+
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const real *const *xt = x + t * GATHER_MR;
+        const real *wt = w[t];
+        for (ptrdiff_t i = 0; i < ic; i++, wt += w_stride) {
+            vec wv[2];
+#pragma GCC unroll 2
+            for (int v = 0; v < nv; v++)
+                wv[v] = v_load(wt + v * VLEN);
+#pragma GCC unroll 16
+            for (int r = 0; r < m; r++) {
+                const vec a = v_set1(xt[r][i]);
+#pragma GCC unroll 2
+                for (int v = 0; v < nv; v++)
+                    sum[r][v] = v_fma(a, wv[v], sum[r][v]);
+            }
+        }
+    }
+
+#pragma GCC unroll 16
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; v++) {
+            const vec a = activate(sum[r][v], activation, slope);
+            if (v == nv - 1 && last < VLEN)
+                v_store_tail(y[r] + v * VLEN, a, last);
+            else
+                v_store(y[r] + v * VLEN, a);
+        }
+}
+
+/* y[r][0..n) (+)= bias + Σ_t Σ_i x[t][r][i] · w[t][i][0..n), then the activation.
+ *
+ * m ≤ GATHER_MR output pixels at y[r], n ≤ GATHER_NR output channels; x is [taps][GATHER_MR]
+ * pointers to ic input channels each (a row of zeros where padding falls); w[t] is ic rows of
+ * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias. */
+static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
+                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
+                        const real *bias, int accumulate, int activation, real slope,
+                        real *const *y)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        if (n > VLEN)                                                                              \
+            gather_form(M, 2, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
+                        y);                                                                        \
+        else                                                                                       \
+            gather_form(M, 1, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
+                        y);                                                                        \
+        break;
+    switch (m) {
+        FORM(1) FORM(2) FORM(3) FORM(4) FORM(5) FORM(6)
+#if GATHER_MR > 6
+        FORM(7) FORM(8) FORM(9) FORM(10) FORM(11) FORM(12)
+#endif
+#if GATHER_MR > 12
+        FORM(13) FORM(14)
+#endif
+    }
+#undef FORM
+}
+
+/* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
+INLINE void outer_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t count,
+                       const real *x, ptrdiff_t x_row, ptrdiff_t x_step, const real *dy,
+                       ptrdiff_t dy_row, ptrdiff_t dy_step, real *dw, ptrdiff_t dw_stride,
+                       int accumulate)
+{
+    vec sum[OUTER_MR][2];
+    const ptrdiff_t last = n - (nv - 1) * VLEN;
+
+#pragma GCC unroll 16
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; v++) {
+            const real *start = dw + r * dw_stride + v * VLEN;
+            sum[r][v] = !accumulate ? v_zero()
+                        : v == nv - 1 && last < VLEN ? v_load_tail(start, last) : v_load(start);
+        }
+
+    for (ptrdiff_t row = 0; row < rows; row++) {
+        const real *xp = x + row * x_row, *dyp = dy + row * dy_row;
+        for (ptrdiff_t p = 0; p < count; p++, xp += x_step, dyp += dy_step) {
+            vec g[2];
+#pragma GCC unroll 2
+            for (int v = 0; v < nv; v++)
+                g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
+                                                  : v_load(dyp + v * VLEN);
+#pragma GCC unroll 16
+            for (int r = 0; r < m; r++) {
+                const vec a = v_set1(xp[r]);
+#pragma GCC unroll 2
+                for (int v = 0; v < nv; v++)
+                    sum[r][v] = v_fma(a, g[v], sum[r][v]);
+            }
+        }
+    }
+
+#pragma GCC unroll 16
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; v++) {
+            real *end = dw + r * dw_stride + v * VLEN;
+            if (v == nv - 1 && last < VLEN)
+                v_store_tail(end, sum[r][v], last);
+            else
+                v_store(end, sum[r][v]);
+        }
+}
+
+/* dw[i][0..n) (+)= Σ_row Σ_p x[row][p][i] · dy[row][p][0..n), i < m: the weight gradient of one tap
+ * for m ≤ OUTER_MR input and n ≤ OUTER_NR output channels over rows × count pixels. */
+static void outer_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t count, const real *x,
+                       ptrdiff_t x_row, ptrdiff_t x_step, const real *dy, ptrdiff_t dy_row,
+                       ptrdiff_t dy_step, real *dw, ptrdiff_t dw_stride, int accumulate)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        if (n > VLEN)                                                                              \
+            outer_form(M, 2, n, rows, count, x, x_row, x_step, dy, dy_row, dy_step, dw, dw_stride, \
+                       accumulate);                                                                \
+        else                                                                                       \
+            outer_form(M, 1, n, rows, count, x, x_row, x_step, dy, dy_row, dy_step, dw, dw_stride, \
+                       accumulate);                                                                \
+        break;
+    switch (m) {
+        FORM(1) FORM(2) FORM(3) FORM(4) FORM(5) FORM(6)
+#if OUTER_MR > 6
+        FORM(7) FORM(8) FORM(9) FORM(10) FORM(11) FORM(12)
+#endif
+#if OUTER_MR > 12
+        FORM(13) FORM(14)
+#endif
+    }
+#undef FORM
+}

@@ -1,0 +1,172 @@
+"""Which kernel table runs, and on how many threads: decided here and nowhere else.
+
+This extension alone links the C objects. The table is the best one that the CPU can run, unless
+``FASTCONV_ISA`` names another. The thread count is ``set_num_threads``, then ``OMP_NUM_THREADS``,
+then the smaller of the affinity mask and the container's CPU quota.
+"""
+
+import os
+
+cdef extern from "dispatch.h" nogil:
+    const char *fc_isa_name(int i)
+    const fc_kernels_f32 *fc_kernels_by_name(const char *name)
+    const fc_kernels_f64 *fc_reference()
+    const char *fc_compiler()
+    const char *fc_flags()
+    unsigned fc_flush_denormals_on()
+    void fc_flush_denormals_restore(unsigned mode)
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define FC_OPENMP _OPENMP
+    #else
+    #define FC_OPENMP 0
+    #endif
+    """
+    const long FC_OPENMP
+
+MAX_THREADS = 1024
+
+cdef int threads = 1
+cdef object threads_why = ""
+f64 = fc_reference()
+
+
+def isa_names() -> tuple[str, ...]:
+    """The tables that this build has and this CPU can run, best first."""
+    names = []
+    while fc_isa_name(len(names)) is not NULL:
+        names.append(fc_isa_name(len(names)).decode())
+    return tuple(names)
+
+
+def isa() -> str:
+    """The table in use."""
+    return f32.isa.decode()
+
+
+def set_isa(str name not None) -> None:
+    """Use the table ``name`` from now on (one of `isa_names`)."""
+    global f32
+    cdef const fc_kernels_f32 *table = fc_kernels_by_name(name.encode())
+    if table is NULL:
+        raise ValueError(f"no kernel table {name!r} on this CPU; there are {', '.join(isa_names())}")
+    f32 = table
+
+
+def compiler() -> str:
+    return fc_compiler().decode()
+
+
+def flags() -> str:
+    return fc_flags().decode()
+
+
+def openmp() -> int:
+    """The OpenMP version (yyyymm) of the build, 0 for a serial build."""
+    return FC_OPENMP
+
+
+cdef int thread_count() noexcept nogil:
+    return threads
+
+
+cdef unsigned flush_denormals_on() noexcept nogil:
+    return fc_flush_denormals_on()
+
+
+cdef void flush_denormals_restore(unsigned mode) noexcept nogil:
+    fc_flush_denormals_restore(mode)
+
+
+def num_threads() -> int:
+    return threads
+
+
+def num_threads_why() -> str:
+    """Where the thread count comes from, in words."""
+    return threads_why
+
+
+def set_num_threads(n, why: str = "set_num_threads") -> None:
+    """Use ``n`` threads from now on. Results are the same bits for every ``n``."""
+    global threads, threads_why
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise ValueError(f"the number of threads is an integer, not {n!r}")
+    if not 1 <= n.__index__() <= MAX_THREADS:
+        raise ValueError(f"the number of threads lies in 1..{MAX_THREADS}, not {n}")
+    if not FC_OPENMP:
+        threads, threads_why = 1, "this build has no OpenMP"
+    else:
+        threads, threads_why = n.__index__(), why
+
+
+def cpu_quota() -> float | None:
+    """CPUs that the container may use: cgroup v2 ``cpu.max``, v1 ``cfs``; None without a limit."""
+    def read(path):
+        try:
+            with open(path) as file:
+                return file.read().split()
+        except OSError:
+            return None
+
+    limits = []
+    folder = "/sys/fs/cgroup"
+    groups = [""]
+    try:
+        with open("/proc/self/cgroup") as file:
+            groups += [line.split(":", 2)[2].strip() for line in file if line.startswith("0::")]
+    except OSError:
+        pass
+    for group in groups:
+        # a limit may stand on any ancestor
+        path = group.rstrip("/")
+        while True:
+            words = read(f"{folder}{path}/cpu.max")
+            if words and len(words) == 2 and words[0] != "max":
+                limits.append(float(words[0]) / float(words[1]))
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+    quota = read(f"{folder}/cpu/cpu.cfs_quota_us")
+    period = read(f"{folder}/cpu/cpu.cfs_period_us")
+    if quota and period and int(quota[0]) > 0:
+        limits.append(int(quota[0]) / float(period[0]))
+    return min(limits) if limits else None
+
+
+def default_num_threads() -> tuple[int, str]:
+    """The thread count of a fresh process, and why that many."""
+    words = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if words:
+        if words.isdigit() and int(words) > 0:
+            return min(int(words), MAX_THREADS), "OMP_NUM_THREADS"
+        raise ImportError(f"OMP_NUM_THREADS is a positive integer, not {words!r}")
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cpus = os.cpu_count() or 1
+    quota = cpu_quota()
+    if quota is not None and quota < cpus:
+        return max(1, int(quota)), f"the container's quota of {quota:g} CPUs, rounded down"
+    return min(cpus, MAX_THREADS), "CPUs that this process may run on"
+
+
+def _after_fork() -> None:
+    # GNU OpenMP's threads do not survive fork; a child that opened a region would hang
+    set_num_threads(1, "after a fork, where OpenMP's threads are gone")
+
+
+cdef _start():
+    wanted = os.environ.get("FASTCONV_ISA", "").strip()
+    try:
+        set_isa(wanted or isa_names()[0])
+    except ValueError as error:
+        raise ImportError(f"FASTCONV_ISA: {error}") from None
+    set_num_threads(*default_num_threads())
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+_start()

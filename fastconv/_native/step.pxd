@@ -1,0 +1,24 @@
+"""A step is one kernel call with its arguments bound; a context is what changes from run to run."""
+
+from libc.stdint cimport uint64_t
+
+ctypedef struct Context:
+    void **ptr          # slot → address
+    Py_ssize_t n        # samples of this run
+    int f64             # doubles, for the reference; else floats
+    int training
+    int accumulate      # gradients of parameters are added to, not overwritten
+    int threads
+    uint64_t seed       # of this run's random numbers, with the step below
+    uint64_t step
+    int failed          # a Python step raised; the program stops
+
+cdef class Step:
+    cdef readonly tuple reads       # of Extent
+    cdef readonly tuple writes      # of Extent
+    cdef void run(self, Context *c) noexcept nogil
+
+# A parallel region opens only when its work (in floating-point operations or elements, whichever
+# says more) pays for waking the team.
+cdef inline int team(const Context *c, double work) noexcept nogil:
+    return c.threads if work > 65536.0 else 1

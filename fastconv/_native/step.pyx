@@ -1,0 +1,246 @@
+"""Steps and the programs and passes that run them.
+
+Design. A *step* is a kernel call with its arguments bound. It names its buffers by slot: an index
+into the pointer table of a pass, so that one list of steps serves any number of passes that are
+alive together. A *program* is a flat list of steps, run by one loop with the GIL released (a step
+costs about 60 ns). A *pass* owns the memory of one walk through the network: an arena, placed once
+for a capacity of samples, and the table of addresses.
+
+What a step touches is said in Python by its extents, ``fixed + n * per_sample`` elements of a slot
+for a batch of n; the plan derives lifetimes and sizes from them, and every array that comes from
+outside is checked against them, so that C never trusts a size.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+from cpython.ref cimport PyObject
+from libc.stdlib cimport calloc, free
+
+from fastconv._native.dispatch cimport (
+    flush_denormals_on, flush_denormals_restore, thread_count,
+)
+
+Extent = namedtuple("Extent", "slot per_sample fixed", defaults=(0, 0))
+Extent.__doc__ = "A run with n samples touches fixed + n * per_sample elements of this slot."
+
+cdef size_t LINE = 64  # bytes: a cache line and the widest vector
+ALIGNMENT = LINE
+
+
+cdef class Step:
+    """Base of all steps: does nothing. Subclasses set ``reads`` and ``writes`` in ``__init__``."""
+
+    def __cinit__(self):
+        self.reads = ()
+        self.writes = ()
+
+    cdef void run(self, Context *c) noexcept nogil:
+        pass
+
+
+cdef class PythonStep(Step):
+    """A step in Python, for users' own layers: ``function(arrays, training)``.
+
+    Parameters
+    ----------
+    function : callable
+        Called with a list of numpy views, one per slot in ``slots``, and the pass' state.
+    slots : sequence of (slot, per-sample shape or None, fixed shape or None)
+        An entry with a per-sample shape is seen as ``(n, *shape)``, one with a fixed shape as is.
+    reads, writes : sequence of Extent
+    """
+
+    cdef object function
+    cdef tuple slots
+
+    def __init__(self, function, slots, reads, writes):
+        self.function = function
+        self.slots = tuple(slots)
+        self.reads, self.writes = tuple(reads), tuple(writes)
+
+    cdef void run(self, Context *c) noexcept nogil:
+        with gil:
+            try:
+                self.call(c)
+            except BaseException as error:
+                c.failed = 1
+                _raised.append(error)
+
+    cdef call(self, Context *c):
+        arrays = []
+        dtype = np.float64 if c.f64 else np.float32
+        for slot, per_sample, fixed in self.slots:
+            shape = fixed if per_sample is None else (c.n, *per_sample)
+            arrays.append(_view(c.ptr[<Py_ssize_t> slot], shape, dtype))
+        self.function(arrays, bool(c.training))
+
+
+_raised = []  # what a Python step raised, until the program has stopped
+
+
+cdef _view(void *address, shape, dtype):
+    """A numpy array over memory that a pass owns."""
+    cdef Py_ssize_t size = np.dtype(dtype).itemsize
+    for extent in shape:
+        size *= extent
+    if size == 0:
+        return np.empty(shape, dtype)
+    return np.frombuffer(<unsigned char[:size]> address, dtype).reshape(shape)
+
+
+cdef class Program:
+    """A flat list of steps, run in order with the GIL released."""
+
+    cdef readonly list steps
+    cdef PyObject **raw
+    cdef Py_ssize_t count
+
+    def __cinit__(self, steps):
+        self.steps = list(steps)
+        self.count = len(self.steps)
+        self.raw = <PyObject **> calloc(self.count + 1, sizeof(PyObject *))
+        if self.raw is NULL:
+            raise MemoryError
+        for i, step in enumerate(self.steps):
+            if not isinstance(step, Step):
+                raise TypeError(f"a program is made of steps, not {type(step).__name__}")
+            self.raw[i] = <PyObject *> step
+
+    def __dealloc__(self):
+        free(self.raw)
+
+    def __len__(self):
+        return self.count
+
+
+cdef class Pass:
+    """The memory of one walk through a network: an arena and the table of addresses.
+
+    Parameters
+    ----------
+    slots : int
+        Length of the table of addresses.
+    nbytes : int
+        Size of the arena.
+    double : bool
+        The pass computes in float64.
+    """
+
+    cdef Context c
+    cdef Py_ssize_t slots
+    cdef object arena
+    cdef char *base
+    cdef dict held          # slot → array from outside, kept alive while bound
+    cdef object __weakref__
+
+    def __cinit__(self, Py_ssize_t slots, Py_ssize_t nbytes, bint double=False):
+        if slots < 0 or nbytes < 0:
+            raise ValueError("a pass has no negative sizes")
+        self.slots = slots
+        self.c.ptr = <void **> calloc(slots + 1, sizeof(void *))
+        if self.c.ptr is NULL:
+            raise MemoryError
+        self.c.f64 = double
+        self.held = {}
+        self.arena = np.empty(nbytes + ALIGNMENT, np.uint8)
+        cdef size_t address = <size_t> self.arena.ctypes.data
+        self.base = <char *> ((address + LINE - 1) // LINE * LINE)
+
+    def __dealloc__(self):
+        free(self.c.ptr)
+
+    @property
+    def nbytes(self):
+        return self.arena.nbytes - ALIGNMENT
+
+    @property
+    def dtype(self):
+        return np.dtype(np.float64 if self.c.f64 else np.float32)
+
+    cdef _check_slot(self, Py_ssize_t slot):
+        if not 0 <= slot < self.slots:
+            raise ValueError(f"no slot {slot} in a table of {self.slots}")
+
+    def place(self, Py_ssize_t slot, Py_ssize_t offset):
+        """Slot lies at ``offset`` bytes into the arena."""
+        self._check_slot(slot)
+        if not 0 <= offset <= self.nbytes:
+            raise ValueError(f"offset {offset} lies outside an arena of {self.nbytes} bytes")
+        self.c.ptr[slot] = self.base + offset
+
+    def bind(self, Py_ssize_t slot, array):
+        """Slot is a C-contiguous array from outside, kept alive while it is bound."""
+        self._check_slot(slot)
+        if not array.flags.c_contiguous:
+            raise ValueError(f"slot {slot} needs a C-contiguous array")
+        self.c.ptr[slot] = <void *> <size_t> array.ctypes.data
+        self.held[slot] = array
+
+    def unbind(self, Py_ssize_t slot):
+        self._check_slot(slot)
+        self.c.ptr[slot] = NULL
+        self.held.pop(slot, None)
+
+    def view(self, Py_ssize_t slot, shape, dtype=None):
+        """A numpy view of what slot holds; valid while the pass lives."""
+        self._check_slot(slot)
+        if self.c.ptr[slot] is NULL:
+            raise ValueError(f"slot {slot} is not placed")
+        view = _view(self.c.ptr[slot], tuple(shape), dtype or self.dtype)
+        return view
+
+    def run(self, Program program not None, Py_ssize_t n, bint training=False,
+            bint accumulate=False, uint64_t seed=0, uint64_t step=0):
+        """Run a program over n samples."""
+        cdef Py_ssize_t i
+        cdef unsigned mode
+        cdef Context *c = &self.c
+        if n < 1:
+            raise ValueError(f"a run has at least one sample, not {n}")
+        c.n, c.training, c.accumulate, c.seed, c.step = n, training, accumulate, seed, step
+        c.threads = thread_count()
+        c.failed = 0
+        with nogil:
+            mode = flush_denormals_on()
+            for i in range(program.count):
+                (<Step> program.raw[i]).run(c)
+                if c.failed:
+                    break
+            flush_denormals_restore(mode)
+        if c.failed:
+            raise _raised.pop()
+
+
+def execute(Step step not None, arrays, Py_ssize_t n, *, bint training=False,
+            bint accumulate=False, uint64_t seed=0, uint64_t step_number=0):
+    """Run one step on numpy arrays: the kernel alone.
+
+    Parameters
+    ----------
+    step : Step
+    arrays : dict of slot → array
+        C-contiguous; all float32, or all float64 for the reference (integer slots aside). Each is
+        checked against what the step says that it touches.
+    n : int
+        Samples.
+    """
+    cdef Py_ssize_t need
+    floats = {a.dtype for a in arrays.values() if a.dtype.kind == "f"}
+    if len(floats) > 1 or not floats <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise ValueError(f"arrays are all float32 or all float64, not {sorted(map(str, floats))}")
+    runner = Pass(max(arrays, default=-1) + 1, 0, np.dtype(np.float64) in floats)
+    for extent in (*step.reads, *step.writes):
+        if extent.slot not in arrays:
+            raise ValueError(f"{type(step).__name__} needs an array for slot {extent.slot}")
+        need = extent.fixed + n * extent.per_sample
+        if arrays[extent.slot].size < need:
+            raise ValueError(f"{type(step).__name__}: slot {extent.slot} holds "
+                             f"{arrays[extent.slot].size} elements, {need} are needed")
+    for extent in step.writes:
+        if not arrays[extent.slot].flags.writeable:
+            raise ValueError(f"{type(step).__name__}: slot {extent.slot} is read-only")
+    for slot, array in arrays.items():
+        runner.bind(slot, array)
+    runner.run(Program([step]), n, training, accumulate, seed, step_number)
