@@ -1,0 +1,117 @@
+"""Activations: one record each, shared by the layers that carry one.
+
+Every derivative is taken from the output y alone, so that the input need not be kept:
+ReLU'(x) = [y > 0], sigmoid' = y (1 − y), tanh' = 1 − y², ELU' = y + α where y ≤ 0, and softmax
+gives dx = y · (dy − Σ dy · y).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastconv import shapes
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of each number (softmax: of the channels of each pixel).
+
+    Attributes
+    ----------
+    name : str
+        Keras' name, also the kernel's.
+    alpha : float
+        Slope below zero (relu, leaky_relu) or the α of ELU.
+    beta, gamma : float
+        Cap and threshold of relu.
+    """
+
+    name: str
+    alpha: float = 0.0
+    beta: float = math.inf
+    gamma: float = 0.0
+
+    @property
+    def epilogue(self) -> int | None:
+        """The code by which a matrix product applies it on the way out; None where it cannot."""
+        if self.name == "linear":
+            return 0
+        if self.name == "relu" and self.beta == math.inf and self.gamma == 0:
+            return 1 if self.alpha == 0 else 2 if self.alpha <= 1 else None
+        if self.name == "leaky_relu":
+            return 2 if self.alpha <= 1 else None
+        return None
+
+    def forward(self, b: "Builder", x: "Value", y: "Value") -> None:
+        """Emit y = f(x); x and y may be the same."""
+        from fastconv._native import activation as native
+
+        if self.name == "softmax":
+            b.emit(native.SoftmaxForward(y.pixels, y.channels, x.slot, x.stride, y.slot, y.stride))
+            return
+        kind = getattr(native, self.name.upper())
+        b.emit(
+            native.ActivationForward(
+                kind, self.alpha, self.beta, self.gamma, y.pixels, y.channels,
+                x.slot, x.stride, y.slot, y.stride,
+            )
+        )  # fmt: skip
+
+    def backward(self, b: "Builder", y: "Value", dy: "Value") -> "Value":
+        """Emit the gradient at f's input from that at its output; returns its buffer."""
+        from fastconv._native import activation as native
+
+        if self.name == "linear" or dy.pre_activation:
+            return dy
+        dx = b.in_place(dy)
+        if self.name == "softmax":
+            b.emit(
+                native.SoftmaxBackward(
+                    y.pixels, y.channels, y.slot, y.stride, dy.slot, dy.stride, dx.slot, dx.stride
+                )
+            )
+            return dx
+        kind = getattr(native, self.name.upper())
+        b.emit(
+            native.ActivationBackward(
+                kind, self.alpha, self.beta, self.gamma, y.pixels, y.channels,
+                y.slot, y.stride, dy.slot, dy.stride, dx.slot, dx.stride,
+            )
+        )  # fmt: skip
+        return dx
+
+
+LINEAR = Activation("linear")
+SOFTMAX = Activation("softmax")
+
+NAMES = {
+    "linear": LINEAR,
+    "relu": Activation("relu"),
+    "leaky_relu": Activation("leaky_relu", 0.2),
+    "elu": Activation("elu", 1.0),
+    "sigmoid": Activation("sigmoid"),
+    "tanh": Activation("tanh"),
+    "softmax": SOFTMAX,
+}
+
+
+def get(identifier: Any) -> Activation:
+    """An activation from its name, None (linear), its config, or itself."""
+    if identifier is None:
+        return LINEAR
+    if isinstance(identifier, Activation):
+        return identifier
+    if isinstance(identifier, dict):
+        return Activation(**identifier)
+    return NAMES[shapes.choice(identifier, NAMES, "activation")]
+
+
+def to_config(activation: Activation) -> str | dict[str, Any]:
+    """What `get` makes the same activation from: its name where the name says it all."""
+    if NAMES.get(activation.name) == activation:
+        return activation.name
+    defaults = Activation(activation.name)
+    return {k: v for k, v in vars(activation).items() if k == "name" or v != getattr(defaults, k)}

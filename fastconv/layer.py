@@ -1,0 +1,238 @@
+"""The contract of a layer, and the registry of all of them.
+
+A layer *describes*: it holds hyper-parameters and parameters, says what shape it makes of what
+shape, and emits the steps of its forward and of its backward when a plan is made. It holds no
+buffer of a pass, so that one layer can stand at several places of a graph and one model can have
+several passes alive.
+
+Calling a layer on symbolic tensors records a `Node`; the graph is made of them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastconv import initializers, shapes
+from fastconv.parameter import Parameter
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastconv.plan import Builder, Value
+
+REGISTRY: dict[str, type["Layer"]] = {}
+_counts: dict[str, int] = {}
+
+
+class Tensor:
+    """A symbolic tensor: what a node will make, one sample's shape of it.
+
+    Attributes
+    ----------
+    shape : tuple of int or None
+        Without the batch axis.
+    node : Node
+        Who makes it.
+    """
+
+    def __init__(self, shape: Shape, node: "Node") -> None:
+        self.shape = shape
+        self.node = node
+
+    def __repr__(self) -> str:
+        return f"Tensor(shape={shapes.shape_text(self.shape)}, layer={self.node.layer.name!r})"
+
+
+class Node:
+    """One use of a layer: its symbolic inputs and output."""
+
+    def __init__(self, layer: "Layer", inputs: Sequence[Tensor], shape: Shape) -> None:
+        self.layer = layer
+        self.inputs = tuple(inputs)
+        self.output = Tensor(shape, self)
+
+
+class Frame(SimpleNamespace):
+    """What a plan knows of one node while its steps are emitted.
+
+    Attributes
+    ----------
+    inputs : list of Value
+    output : Value
+        Set after ``forward``.
+    needs : list of bool
+        For which inputs the gradient is wanted.
+    stream : int
+        A number of this node's own: keeps the random numbers of two dropouts apart.
+    saved : SimpleNamespace
+        What forward keeps for backward, by name.
+    """
+
+    inputs: "list[Value]"
+    output: "Value"
+    needs: list[bool]
+    stream: int
+    saved: SimpleNamespace
+
+
+class Layer:
+    """Base of all layers.
+
+    A subclass defines `output_shape`, `forward` and `backward`; `build` when it has parameters, and
+    `to_onnx` when it can be exported.
+
+    Parameters
+    ----------
+    name : str, optional
+        Default: the class' name with a number.
+    trainable : bool
+        False freezes the parameters (and batch statistics).
+    """
+
+    arity: ClassVar[int | None] = 1  # how many inputs; None: one or more, as a list
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            register(cls)
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True, **unknown: Any) -> None:
+        if unknown:
+            options = set(_argument_names(type(self)))
+            for argument in unknown:
+                shapes.choice(argument, sorted(options), f"argument of {type(self).__name__}")
+        if name is not None and (not isinstance(name, str) or not name or "/" in name):
+            raise ValueError(f"a layer's name is a string without '/', not {name!r}")
+        self.name = name or _fresh_name(type(self))
+        self.trainable = bool(trainable)
+        self.built = False
+        self.parameters: list[Parameter] = []
+
+    def add_parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: initializers.Initializer,
+        trainable: bool = True,
+    ) -> Parameter:
+        """A new parameter ``<layer>/<name>``, filled by the initializer."""
+        shapes.elements(shape, f"{self.name}/{name}")
+        parameter = Parameter(f"{self.name}/{name}", initializer(shape), trainable)
+        self.parameters.append(parameter)
+        return parameter
+
+    def build(self, *inputs: Shape) -> None:
+        """Make the parameters for inputs of these shapes; called once, at the first use."""
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The output's shape for these input shapes, or a ValueError that names this layer."""
+        raise NotImplementedError(f"{type(self).__name__} must define output_shape")
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        """Emit the steps from ``frame.inputs`` to the output; returns where it lies."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        """Emit the gradients of the parameters and of the inputs that ``frame.needs``."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward")
+
+    def __call__(self, inputs: Any) -> Tensor:
+        tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise ValueError(
+                    f"{self.name} is called on symbolic tensors (Input(...) and what layers make "
+                    f"of them), not on {type(tensor).__name__}; to compute, use model.predict"
+                )
+        if self.arity is not None and len(tensors) != self.arity:
+            raise ValueError(f"{self.name} takes {self.arity} input, not {len(tensors)}")
+        if not tensors:
+            raise ValueError(f"{self.name} takes at least one input")
+        given = [tensor.shape for tensor in tensors]
+        shape = self.output_shape(*given)
+        if not self.built:
+            self.build(*given)
+            self.built = True
+        return Node(self, tensors, shape).output
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this layer again."""
+        return {"name": self.name, "trainable": self.trainable}
+
+    def get_weights(self) -> "list[np.ndarray]":
+        """Copies of the parameters' values."""
+        return [parameter.value.copy() for parameter in self.parameters]
+
+    def set_weights(self, weights: "Sequence[np.ndarray]") -> None:
+        """Copy the values in, in the order of `get_weights`."""
+        if len(weights) != len(self.parameters):
+            raise ValueError(
+                f"{self.name} has {len(self.parameters)} parameters, not {len(weights)}"
+            )
+        for parameter, value in zip(self.parameters, weights, strict=True):
+            parameter.assign(value)
+
+    def count_params(self) -> int:
+        return sum(parameter.value.size for parameter in self.parameters)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def register(cls: type[Layer]) -> type[Layer]:
+    """Make a layer class loadable by its name; a second class of a name takes its place only
+    when it is the same definition run again (a notebook's cell)."""
+    old = REGISTRY.get(cls.__name__)
+    if old is not None and old.__module__ != cls.__module__:
+        raise ValueError(f"there is a layer {cls.__name__} already, in {old.__module__}")
+    REGISTRY[cls.__name__] = cls
+    return cls
+
+
+def from_config(class_name: str, config: dict[str, Any]) -> Layer:
+    """A layer from its class' name and what `get_config` gave."""
+    cls = REGISTRY[shapes.choice(class_name, REGISTRY, "layer")]
+    return cls(**config)
+
+
+def check_data_format(data_format: str | None) -> None:
+    """Keras' ``data_format`` argument: channels last is the only layout inside."""
+    if data_format not in (None, "channels_last"):
+        raise ValueError(
+            f'data_format must be "channels_last", not {data_format!r}; the ONNX file is '
+            "channels first, whatever the model's layout"
+        )
+
+
+def one_of(layer: Layer, shape: Shape, ranks: tuple[int, ...], what: str) -> Shape:
+    """The shape when its rank is one of ``ranks``, or a ValueError that names the layer."""
+    if len(shape) not in ranks:
+        raise ValueError(f"{layer.name} needs {what}, not an input of shape "
+                         f"{shapes.shape_text(shape)}")  # fmt: skip
+    return shape
+
+
+def _fresh_name(cls: type) -> str:
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", cls.__name__)
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    number = _counts.get(words, 0)
+    _counts[words] = number + 1
+    return f"{words}_{number}" if number else words
+
+
+def _argument_names(cls: type) -> list[str]:
+    import inspect
+
+    names: list[str] = []
+    for base in cls.__mro__:
+        init: Callable[..., Any] | None = base.__dict__.get("__init__")
+        if init is None or base is object:
+            continue
+        names += [
+            p.name
+            for p in inspect.signature(init).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+        ]
+    return names

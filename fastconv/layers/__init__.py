@@ -1,0 +1,48 @@
+"""All layers, one file each; names, arguments and meaning are Keras 3's."""
+
+from fastconv.layer import Layer
+from fastconv.layers.activation import Activation
+from fastconv.layers.add import Add
+from fastconv.layers.average_pooling2d import AveragePooling2D
+from fastconv.layers.batch_normalization import BatchNormalization
+from fastconv.layers.concatenate import Concatenate
+from fastconv.layers.conv2d import Conv2D
+from fastconv.layers.dense import Dense
+from fastconv.layers.dropout import Dropout
+from fastconv.layers.elu import ELU
+from fastconv.layers.flatten import Flatten
+from fastconv.layers.global_average_pooling2d import GlobalAveragePooling2D
+from fastconv.layers.global_max_pooling2d import GlobalMaxPooling2D
+from fastconv.layers.input import Input, InputLayer
+from fastconv.layers.leaky_relu import LeakyReLU
+from fastconv.layers.max_pooling2d import MaxPooling2D
+from fastconv.layers.relu import ReLU
+from fastconv.layers.rescaling import Rescaling
+from fastconv.layers.reshape import Reshape
+from fastconv.layers.softmax import Softmax
+from fastconv.layers.zero_padding2d import ZeroPadding2D
+
+__all__ = [
+    "Layer",
+    "Input",
+    "InputLayer",
+    "Dense",
+    "Conv2D",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "GlobalMaxPooling2D",
+    "GlobalAveragePooling2D",
+    "BatchNormalization",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "ELU",
+    "Softmax",
+    "Dropout",
+    "Flatten",
+    "Reshape",
+    "Add",
+    "Concatenate",
+    "ZeroPadding2D",
+    "Rescaling",
+]

@@ -1,0 +1,28 @@
+"""What the global poolings share: all pixels of an image become one."""
+
+from typing import Any
+
+from fastconv import shapes
+from fastconv.layer import Layer, check_data_format, one_of
+from fastconv.shapes import Shape
+
+
+class _GlobalPooling(Layer):
+    """One number per channel; ``keepdims`` keeps spatial dims of size 1."""
+
+    rank = 2
+
+    def __init__(
+        self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        check_data_format(data_format)
+        self.keepdims = bool(keepdims)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        shape = one_of(self, inputs[0], (self.rank + 1,), "images (H, W, channels)")
+        shapes.known(shape[-1:], self.name)
+        return ((1,) * self.rank if self.keepdims else ()) + shape[-1:]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "keepdims": self.keepdims}

@@ -1,0 +1,82 @@
+"""What convolution and dense share: a weight, a bias and an activation over one gather product."""
+
+from typing import TYPE_CHECKING
+
+from fastconv._native import conv
+from fastconv.activations import Activation
+from fastconv.layer import Frame, Layer
+from fastconv.parameter import Parameter
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class _Weighted(Layer):
+    """A layer ``y = f(bias + x ∗ weight)``.
+
+    A subclass says by `geometry` how the product walks over x; everything else is the same whether
+    the weight slides over an image or meets a vector once.
+    """
+
+    weight: Parameter | None = None
+    bias: Parameter | None = None
+    activation: Activation
+
+    def geometry(self, x: "Value", x_stride: int, y_stride: int) -> conv.ConvGeometry:
+        """The problem for inputs like ``x`` with these pixel strides."""
+        raise NotImplementedError
+
+    def emit_forward(self, b: "Builder", x: "Value", y: "Value") -> None:
+        """y = f(bias + x ∗ weight); f on the way out of the registers where that is free."""
+        geometry = self.geometry(x, x.stride, y.stride)
+        panel = b.buffer(0, geometry.forward_panel(b.double))
+        b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
+        fused = self.activation.epilogue
+        b.emit(
+            conv.ConvForward(
+                geometry,
+                x=x.slot,
+                panel=panel,
+                bias=b.parameter(self.bias),
+                y=y.slot,
+                activation=fused or 0,
+                slope=self.activation.alpha,
+            )
+        )
+        if fused is None:
+            self.activation.forward(b, y, y)
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        """dz through f, then the sums over outputs: for the bias, the weight and the input."""
+        x = frame.inputs[0]
+        dz = self.activation.backward(b, frame.output, dy)
+        if self.trainable:
+            self._emit_parameter_gradients(b, x, dz)
+        return [self._emit_input_gradient(b, x, dz) if frame.needs[0] else None]
+
+    def _emit_parameter_gradients(self, b: "Builder", x: "Value", dz: "Value") -> None:
+        assert self.weight is not None
+        geometry = self.geometry(x, x.stride, dz.stride)
+        if self.bias is not None:
+            db, add = b.gradient(self.bias)
+            step = conv.BiasGradient(
+                pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
+                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch(dz.channels)),
+                accumulate=add,
+            )  # fmt: skip
+            b.emit(step)
+        dw, add = b.gradient(self.weight)
+        b.emit(
+            conv.ConvWeightGradient(
+                geometry, x=x.slot, dy=dz.slot, dw=dw,
+                scratch=b.buffer(0, geometry.weight_gradient_scratch(b.double)), accumulate=add,
+            )
+        )  # fmt: skip
+
+    def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
+        dx = b.value(x.shape)
+        geometry = self.geometry(x, dx.stride, dz.stride)
+        panel = b.buffer(0, geometry.backward_panel(b.double))
+        b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
+        b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
+        return dx

@@ -1,0 +1,42 @@
+"""Sum of tensors."""
+
+from typing import TYPE_CHECKING
+
+from fastconv import shapes
+from fastconv._native import elementwise
+from fastconv.layer import Frame, Layer
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class Add(Layer):
+    """``y = x₁ + x₂ + …``, inputs of one shape (the join of a residual block).
+
+    Gradient: each input receives dy itself.
+    """
+
+    arity = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if len(inputs) < 2 or any(shape != inputs[0] for shape in inputs):
+            given = ", ".join(map(shapes.shape_text, inputs))
+            raise ValueError(f"{self.name} needs two or more inputs of one shape, not {given}")
+        return inputs[0]
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        y = b.output(frame.inputs[0].shape)
+        left = frame.inputs[0]
+        for right in frame.inputs[1:]:
+            b.emit(
+                elementwise.Add(
+                    y.pixels, y.channels,
+                    left.slot, left.stride, right.slot, right.stride, y.slot, y.stride,
+                )
+            )  # fmt: skip
+            left = y
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        return [dy.shared() for _ in frame.inputs]

@@ -1,0 +1,148 @@
+"""Batch normalization."""
+
+from typing import TYPE_CHECKING, Any
+
+from fastconv import initializers, shapes
+from fastconv._native import norm
+from fastconv.layer import Frame, Layer
+from fastconv.parameter import Parameter
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class BatchNormalization(Layer):
+    """``y = gamma · (x − mean) / √(variance + epsilon) + beta``, channel by channel.
+
+    In training, mean and (biased) variance are those of the batch and its pixels, and the moving
+    ones follow as ``moving = momentum · moving + (1 − momentum) · batch``. At inference, and where
+    the layer is frozen, the moving ones are used (Ioffe and Szegedy 2015).
+
+    Shapes: x (…, C) → y the same; gamma, beta, moving_mean, moving_variance (C,).
+
+    Gradients in training, with x̂ the normalised x and m the number of values of a channel:
+    ``dbeta = Σ dy``, ``dgamma = Σ dy · x̂``,
+    ``dx = gamma / √(variance + epsilon) · (dy − dbeta / m − x̂ · dgamma / m)``.
+
+    Parameters
+    ----------
+    axis : int
+        The channels, −1; others are not supported.
+    momentum : float
+        Weight of the old value, in [0, 1].
+    epsilon : float
+    center, scale : bool
+        Whether there are beta and gamma.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if axis != -1:
+            raise ValueError(f"{self.name}: axis must be -1 (the channels), not {axis!r}")
+        self.momentum = shapes.real(momentum, "momentum", 0, 1)
+        self.epsilon = shapes.real(epsilon, "epsilon", 0)
+        self.center, self.scale = bool(center), bool(scale)
+        self.beta_initializer = initializers.get(beta_initializer, "beta_initializer")
+        self.gamma_initializer = initializers.get(gamma_initializer, "gamma_initializer")
+        self.moving_mean_initializer = initializers.get(
+            moving_mean_initializer, "moving_mean_initializer"
+        )
+        self.moving_variance_initializer = initializers.get(
+            moving_variance_initializer, "moving_variance_initializer"
+        )
+        self.gamma: Parameter | None = None
+        self.beta: Parameter | None = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        shape = inputs[0]
+        if self.built and shape[-1] != self.moving_mean.shape[0]:
+            raise ValueError(
+                f"{self.name} was built for {self.moving_mean.shape[0]} channels, "
+                f"its input has {shape[-1]}"
+            )
+        return shape
+
+    def build(self, *inputs: Shape) -> None:
+        size = shapes.known(inputs[0][-1:], self.name)
+        if self.scale:
+            self.gamma = self.add_parameter("gamma", size, self.gamma_initializer)
+        if self.center:
+            self.beta = self.add_parameter("beta", size, self.beta_initializer)
+        self.moving_mean = self.add_parameter(
+            "moving_mean", size, self.moving_mean_initializer, trainable=False
+        )
+        self.moving_variance = self.add_parameter(
+            "moving_variance", size, self.moving_variance_initializer, trainable=False
+        )
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        x = frame.inputs[0]
+        y = b.output(x.shape)
+        c = x.channels
+        frame.saved.from_batch = b.training and self.trainable
+        moving = b.parameter(self.moving_mean), b.parameter(self.moving_variance)
+        if frame.saved.from_batch:
+            mean, variance = b.buffer(0, c), b.buffer(0, c)
+            scratch = b.buffer(0, norm.BatchNormStatistics.scratch(c))
+            b.emit(
+                norm.BatchNormStatistics(
+                    x.pixels, c, x.slot, x.stride, mean, variance, scratch
+                )
+            )
+            b.emit(norm.BatchNormUpdateRunning(c, self.momentum, mean, variance, *moving))
+        else:
+            mean, variance = moving
+        frame.saved.mean, frame.saved.variance = mean, variance
+        b.emit(
+            norm.BatchNormForward(
+                x.pixels, c, self.epsilon, x.slot, x.stride, mean, variance,
+                b.parameter(self.gamma), b.parameter(self.beta), y.slot, y.stride,
+            )
+        )  # fmt: skip
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        x = frame.inputs[0]
+        saved = frame.saved
+        dx = b.in_place(dy) if frame.needs[0] else None
+        dgamma, dbeta, add = -1, -1, False
+        if self.trainable and self.gamma is not None:
+            dgamma, add = b.gradient(self.gamma)
+        if self.trainable and self.beta is not None:
+            dbeta, add = b.gradient(self.beta)
+        b.emit(
+            norm.BatchNormBackward(
+                x.pixels, x.channels, self.epsilon, x.slot, x.stride, saved.mean, saved.variance,
+                b.parameter(self.gamma), dy.slot, dy.stride,
+                dx.slot if dx else -1, dx.stride if dx else x.channels,
+                dgamma, dbeta, b.buffer(0, norm.BatchNormBackward.scratch(x.channels)),
+                accumulate=add, batch_statistics=saved.from_batch,
+            )
+        )  # fmt: skip
+        return [dx]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": initializers.to_config(self.beta_initializer),
+            "gamma_initializer": initializers.to_config(self.gamma_initializer),
+            "moving_mean_initializer": initializers.to_config(self.moving_mean_initializer),
+            "moving_variance_initializer": initializers.to_config(self.moving_variance_initializer),
+        }

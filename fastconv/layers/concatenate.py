@@ -1,0 +1,97 @@
+"""Concatenation."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from fastconv import shapes
+from fastconv._native import elementwise
+from fastconv.layer import Frame, Layer
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class Concatenate(Layer):
+    """Inputs side by side along an axis.
+
+    Shapes: (H, W, C₁), (H, W, C₂), … → (H, W, C₁ + C₂ + …). Gradient: each input's slice of dy.
+    Along the channels nothing is copied: layers write straight into their slice of the result.
+
+    Parameters
+    ----------
+    axis : int
+        As in Keras: −1 are the channels, axis 0 would be the batch.
+    """
+
+    arity = None
+
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+            raise ValueError(f"{self.name}: axis must be an integer but 0 (the batch), not {axis!r}")
+        self.axis = axis
+
+    def _axis(self, rank: int) -> int:
+        """The axis counted without the batch."""
+        axis = self.axis - 1 if self.axis > 0 else self.axis + rank
+        if not 0 <= axis < rank:
+            raise ValueError(f"{self.name}: axis {self.axis} is outside inputs of rank {rank + 1}")
+        return axis
+
+    def along_channels(self, inputs: Sequence[Shape]) -> bool:
+        """Whether the inputs can be slices of one buffer's pixels."""
+        return self._axis(len(inputs[0])) == len(inputs[0]) - 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        first = inputs[0]
+        axis = self._axis(len(first))
+        for shape in inputs:
+            if len(shape) != len(first) or any(
+                a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
+            ):
+                given = ", ".join(map(shapes.shape_text, inputs))
+                raise ValueError(f"{self.name}: inputs differ beside axis {self.axis}: {given}")
+        sizes = [shape[axis] for shape in inputs]
+        total = None if None in sizes else sum(shapes.known(tuple(sizes), self.name))
+        return (*first[:axis], total, *first[axis + 1 :])
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        inputs = frame.inputs
+        shape = shapes.known(self.output_shape(*(x.shape for x in inputs)), self.name)
+        y = b.output(shape) if self.along_channels([shape]) else b.value(shape)
+        for x, part in zip(inputs, self._parts(b, inputs, y), strict=True):
+            if not b.same_place(x, part):
+                _copy(b, self._rows(b, x), part)
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        if self.along_channels([dy.shape]):
+            return list(self._parts(b, frame.inputs, dy))
+        grads: list[Value | None] = []
+        for x, part in zip(frame.inputs, self._parts(b, frame.inputs, b.contiguous(dy)), strict=True):
+            dx = b.value(x.shape)
+            _copy(b, part, self._rows(b, dx))
+            grads.append(dx)
+        return grads
+
+    def _rows(self, b: "Builder", value: "Value") -> "Value":
+        """The tensor as rows that the concatenation lays side by side: (outer, inner)."""
+        axis = self._axis(len(value.shape))
+        if axis == len(value.shape) - 1:
+            return value
+        return b.contiguous(value).reshape((prod(value.shape[:axis]), prod(value.shape[axis:])))
+
+    def _parts(self, b: "Builder", inputs: "list[Value]", whole: "Value") -> "list[Value]":
+        """Where each input lies in the rows of ``whole``."""
+        rows = self._rows(b, whole)
+        widths = [prod(x.shape[self._axis(len(x.shape)) :]) for x in inputs]
+        return [b.slice(rows, sum(widths[:i]), width) for i, width in enumerate(widths)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis}
+
+
+def _copy(b: "Builder", x: "Value", y: "Value") -> None:
+    b.emit(elementwise.Copy(x.pixels, x.channels, x.slot, x.stride, y.slot, y.stride))

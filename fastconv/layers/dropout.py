@@ -1,0 +1,64 @@
+"""Dropout."""
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from fastconv import shapes
+from fastconv._native import random
+from fastconv.layer import Frame, Layer
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class Dropout(Layer):
+    """In training ``y = m · x / (1 − rate)`` with a random mask m ∈ {0, 1}, P(m = 0) = rate; else x.
+
+    Shapes: y has x's. Gradient: ``dx = m · dy / (1 − rate)``. The mask is a function of (seed, step,
+    position) by a counter-based generator, so backward makes it again instead of keeping it
+    (Srivastava et al. 2014; Salmon et al. 2011 for the generator).
+
+    Parameters
+    ----------
+    rate : float
+        Share of the values that are dropped, 0 ≤ rate < 1.
+    seed : int, optional
+        Of this layer's own; by default it follows `fastconv.set_random_seed`.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = shapes.real(rate, "rate", 0, 1)
+        if self.rate == 1:
+            raise ValueError(f"{self.name}: a rate of 1 would drop everything")
+        self.seed = None if seed is None else shapes.integer(seed, "seed", 0)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        x = frame.inputs[0]
+        if not b.training or self.rate == 0:
+            return x
+        x = b.contiguous(x)
+        y = b.value(x.shape)
+        b.emit(random.DropoutForward(self.rate, prod(x.shape), self._stream(frame), x.slot, y.slot))
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        if not b.training or self.rate == 0:
+            return [dy]
+        dy = b.contiguous(dy)
+        dx = b.in_place(dy)
+        b.emit(
+            random.DropoutBackward(self.rate, prod(dy.shape), self._stream(frame), dy.slot, dx.slot)
+        )
+        return [dx]
+
+    def _stream(self, frame: Frame) -> int:
+        # which random numbers: the node's own, or those of the layer's own seed
+        return frame.stream if self.seed is None else (self.seed + 1) * 0x1_0000 + frame.stream
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,46 @@
+"""2-D max pooling."""
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from fastconv import shapes
+from fastconv._native import pool
+from fastconv.layer import Frame
+from fastconv.layers._pooling import _Pooling
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class MaxPooling2D(_Pooling):
+    """The largest value of each window, channel by channel: ``y[o] = max_{t ∈ window} x[o·s + t]``.
+
+    Shapes: (H, W, C) → (OH, OW, C). Padding never wins.
+
+    Gradient: each input receives the gradient of every window whose maximum it was (the first one,
+    where several are equal); windows may overlap. Forward keeps the winner's place in its window.
+
+    Parameters
+    ----------
+    pool_size, strides : int or pair of int
+        ``strides`` default to ``pool_size``.
+    padding : {"valid", "same"}, int, pair of int or pair of (before, after)
+    """
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        x = frame.inputs[0]
+        y = b.output(shapes.known(self.output_shape(x.shape), self.name))
+        winner = b.buffer(prod(y.shape), itemsize=2) if b.keep else -1
+        frame.saved.winner = winner
+        geometry = self.geometry(x, x.stride, y.stride)
+        b.emit(pool.MaxPoolForward(geometry, x=x.slot, y=y.slot, index=winner))
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        x = frame.inputs[0]
+        dx = b.value(x.shape)
+        geometry = self.geometry(x, dx.stride, dy.stride)
+        b.emit(
+            pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot)
+        )
+        return [dx]

@@ -1,0 +1,52 @@
+"""Rescaling."""
+
+from typing import TYPE_CHECKING, Any
+
+from fastconv import shapes
+from fastconv._native import elementwise
+from fastconv.layer import Frame, Layer
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class Rescaling(Layer):
+    """``y = scale · x + offset``: pixels to the range that the network was trained on.
+
+    Shapes: y has x's. Gradient: ``dx = scale · dy``.
+
+    Parameters
+    ----------
+    scale, offset : float
+        ``Rescaling(1 / 255)`` brings bytes to [0, 1].
+    """
+
+    def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale = shapes.real(scale, "scale")
+        self.offset = shapes.real(offset, "offset")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        x = frame.inputs[0]
+        y = b.output(x.shape)
+        self._emit(b, x, y, self.offset)
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        dx = b.in_place(dy)
+        self._emit(b, dy, dx, 0.0)
+        return [dx]
+
+    def _emit(self, b: "Builder", x: "Value", y: "Value", offset: float) -> None:
+        b.emit(
+            elementwise.Affine(
+                x.pixels, x.channels, x.slot, x.stride, y.slot, y.stride, self.scale, offset
+            )
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale, "offset": self.offset}

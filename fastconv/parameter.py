@@ -1,0 +1,55 @@
+"""A parameter: a named array that a layer owns, with the gradient that backward writes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv.backend import floatx
+
+
+class Parameter:
+    """A named array of a layer.
+
+    Attributes
+    ----------
+    value : ndarray
+        The same array for the parameter's whole life: views of it stay valid.
+    grad : ndarray
+        Gradient of the last backward pass, made when it is first asked for.
+    trainable : bool
+        False for statistics, which no optimizer touches.
+    """
+
+    def __init__(self, name: str, value: Any, trainable: bool = True) -> None:
+        self.name = name
+        self.value = np.array(value, dtype=floatx(), order="C")
+        self.trainable = trainable
+        self._grad: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def grad(self) -> np.ndarray:
+        if self._grad is None:
+            self._grad = np.zeros_like(self.value)
+        return self._grad
+
+    def assign(self, value: Any) -> None:
+        """Copy ``value`` in; its shape must be this parameter's."""
+        value = np.asarray(value)
+        if value.dtype.kind not in "fiub":
+            raise ValueError(f"{self.name} takes real numbers, not {value.dtype}")
+        if value.shape != self.shape:
+            raise ValueError(f"{self.name} has shape {self.shape}, not {value.shape}")
+        self.value[...] = value
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.shape}, trainable={self.trainable})"
+
+
+def total(parameters: Sequence[Parameter]) -> int:
+    """How many numbers the parameters hold."""
+    return sum(parameter.value.size for parameter in parameters)

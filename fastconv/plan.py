@@ -1,0 +1,512 @@
+"""The plan: a graph turned into a flat list of steps over buffers that are placed once.
+
+A plan is made for one graph, one set of input shapes and one purpose (predict, evaluate, fit, or a
+forward and a backward by hand). It names its buffers by *slot*. Every step says which slots it
+reads and writes, so a buffer's life is from the first step that touches it to the last, and
+buffers whose lives do not meet share memory. Where a buffer lies depends on the capacity (the
+largest batch) alone; a pass owns one arena laid out so, and serves every batch up to it.
+
+Gradients follow one rule. Backward steps overwrite what they write. Where one tensor feeds several
+nodes, each gives its own gradient and the plan adds them in a fixed order; a parameter that is used
+several times is overwritten by its first use and added to by the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fastconv._native import elementwise
+from fastconv._native.step import ALIGNMENT, Pass, Program, Step
+from fastconv.graph import Graph
+from fastconv.layer import Frame, Node, Tensor
+from fastconv.layers.concatenate import Concatenate
+from fastconv.layers.input import InputLayer
+from fastconv.parameter import Parameter
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of a pass, as layers see it.
+
+    Attributes
+    ----------
+    slot : int
+        Index into the pass' table of addresses.
+    shape : tuple of int
+        One sample's shape, channels last.
+    stride : int
+        Elements from one pixel to the next: the channels, or more in a slice of a wider buffer.
+    owned : bool
+        Nothing else looks at this buffer: a step may write its result in place.
+    pre_activation : bool
+        A gradient that already stands before the output's activation (softmax with cross-entropy).
+    """
+
+    slot: int
+    shape: tuple[int, ...]
+    stride: int
+    owned: bool = True
+    pre_activation: bool = False
+
+    @property
+    def channels(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def pixels(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def contiguous(self) -> bool:
+        return self.stride == self.channels
+
+    def reshape(self, shape: tuple[int, ...]) -> "Value":
+        """The same contiguous buffer seen in another shape."""
+        assert self.contiguous and prod(shape) == prod(self.shape)
+        return replace(self, shape=shape, stride=shape[-1])
+
+    def shared(self) -> "Value":
+        """The same buffer for a reader that must not write it."""
+        return replace(self, owned=False)
+
+
+@dataclass
+class Buffer:
+    """One stretch of the arena: ``fixed + capacity * per_sample`` elements, and its life in steps."""
+
+    per_sample: int
+    fixed: int
+    itemsize: int  # 0: the pass' real
+    first: int = -1
+    last: int = -1
+
+    def touch(self, step: int) -> None:
+        self.first = step if self.first < 0 else min(self.first, step)
+        self.last = max(self.last, step)
+
+    def nbytes(self, capacity: int, real: int) -> int:
+        return (self.fixed + capacity * self.per_sample) * (self.itemsize or real)
+
+
+@dataclass
+class Slot:
+    """Where a slot lies: at an offset into a buffer, or at an array from outside."""
+
+    buffer: Buffer | None = None
+    offset: int = 0  # elements
+    array: np.ndarray | None = None  # a parameter's value or gradient
+    external: bool = False  # bound by the caller before each run
+
+
+@dataclass
+class Input:
+    """An input of the network or a target of a loss: bound from outside, read into the pass."""
+
+    value: Value
+    source: int  # slot of the caller's rows
+    index: int  # slot of the row numbers
+    labels: bool = False  # int32 class numbers
+    programs: dict[tuple[str, int, bool], Program] = field(default_factory=dict)
+
+    def program(self, kind: str, rows: int, indexed: bool) -> Program:
+        """Steps that read rows of this dtype; kept, so that a step of training makes nothing."""
+        key = (kind, rows, indexed)
+        if key not in self.programs:
+            make = elementwise.GatherLabels if self.labels else elementwise.Gather
+            index = self.index if indexed else -1
+            step = make(kind, prod(self.value.shape), rows, self.source, index, self.value.slot)
+            self.programs[key] = Program([step])
+        return self.programs[key]
+
+
+class Builder:
+    """What layers, losses and metrics see while they emit their steps."""
+
+    def __init__(self, training: bool, keep: bool, double: bool) -> None:
+        self.training = training  # dropout drops, batch norm uses the batch
+        self.keep = keep  # a backward will follow
+        self.double = double
+        self.steps: list[Step] = []
+        self.slots: list[Slot] = []
+        self.parameters: dict[tuple[int, str], int] = {}
+        self.with_gradient: set[int] = set()
+        self.placed: dict[Tensor, Value] = {}
+        self.tensor: Tensor | None = None  # the output of the node that is being emitted
+
+    # -- buffers ------------------------------------------------------------------------------
+
+    def _slot(self, slot: Slot) -> int:
+        self.slots.append(slot)
+        return len(self.slots) - 1
+
+    def value(self, shape: tuple[int, ...]) -> Value:
+        """A new contiguous tensor."""
+        return Value(self._slot(Slot(Buffer(prod(shape), 0, 0))), shape, shape[-1])
+
+    def output(self, shape: tuple[int, ...]) -> Value:
+        """Where the node that is being emitted puts its result: a new tensor, or its slice of a
+        concatenation."""
+        if self.tensor is not None and self.tensor in self.placed:
+            return self.placed[self.tensor]
+        return self.value(shape)
+
+    def slice(self, value: Value, start: int, channels: int) -> Value:
+        """Channels ``start … start + channels`` of a tensor, in place."""
+        assert 0 <= start and start + channels <= value.channels
+        slot = self.slots[value.slot]
+        part = Slot(slot.buffer, slot.offset + start)
+        return replace(value, slot=self._slot(part), shape=(*value.shape[:-1], channels))
+
+    def same_place(self, x: Value, y: Value) -> bool:
+        """Whether two tensors are one stretch of memory."""
+        a, b = self.slots[x.slot], self.slots[y.slot]
+        return a.buffer is b.buffer and a.offset == b.offset and x.stride == y.stride
+
+    def in_place(self, value: Value) -> Value:
+        """``value`` itself where it may be overwritten, else a new tensor of its shape."""
+        return value if value.owned else self.value(value.shape)
+
+    def contiguous(self, value: Value) -> Value:
+        """``value``, copied where it is a slice of a wider buffer."""
+        if value.contiguous:
+            return value
+        copy = self.value(value.shape)
+        self.emit(
+            elementwise.Copy(
+                value.pixels, value.channels, value.slot, value.stride, copy.slot, copy.stride
+            )
+        )
+        return copy
+
+    def buffer(self, per_sample: int, fixed: int = 0, itemsize: int = 0) -> int:
+        """A slot of ``fixed + n * per_sample`` elements: statistics, panels, scratch, indexes.
+
+        ``itemsize`` in bytes where the elements are not reals.
+        """
+        return self._slot(Slot(Buffer(per_sample, fixed, itemsize)))
+
+    def external(self) -> int:
+        """A slot that the caller binds before each run."""
+        return self._slot(Slot(external=True))
+
+    def parameter(self, parameter: Parameter | None) -> int:
+        """The slot of a parameter's value; −1 for None."""
+        return -1 if parameter is None else self._array(parameter, "value")
+
+    def gradient(self, parameter: Parameter) -> tuple[int, bool]:
+        """The slot of a parameter's gradient, and whether this use adds to an earlier one's."""
+        slot = self._array(parameter, "grad")
+        add = slot in self.with_gradient
+        self.with_gradient.add(slot)
+        return slot, add
+
+    def _array(self, parameter: Parameter, what: str) -> int:
+        key = (id(parameter), what)
+        if key not in self.parameters:
+            self.parameters[key] = self._slot(Slot(array=getattr(parameter, what)))
+        return self.parameters[key]
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def emit(self, step: Step) -> None:
+        number = len(self.steps)
+        self.steps.append(step)
+        for extent in (*step.reads, *step.writes):
+            slot = self.slots[extent.slot]
+            if slot.buffer is not None:
+                slot.buffer.touch(number)
+                self._check(step, extent, slot.buffer)
+            elif slot.array is not None and extent.fixed > slot.array.size:
+                raise AssertionError(f"{step} reads past {slot.array.shape}")
+
+    def _check(self, step: Step, extent: Any, buffer: Buffer) -> None:
+        # a strided slice's last pixel ends before its stride does, so offsets need no room
+        if extent.per_sample > buffer.per_sample or (
+            extent.fixed > buffer.fixed and not buffer.per_sample
+        ):
+            raise AssertionError(f"{type(step).__name__} needs {extent}, the buffer is {buffer}")
+
+    def add(self, values: Sequence[Value]) -> Value:
+        """The sum of gradients in the order given, into the first that may be overwritten."""
+        total = next((v for v in values if v.owned), None) or self.value(values[0].shape)
+        rest = [v for v in values if v is not total]
+        a = total if len(rest) < len(values) else rest.pop(0)
+        for b in rest:
+            self.emit(
+                elementwise.Add(
+                    total.pixels, total.channels,
+                    a.slot, a.stride, b.slot, b.stride, total.slot, total.stride,
+                )
+            )  # fmt: skip
+            a = total
+        return total
+
+
+class Plan:
+    """Steps and buffers of one graph for one purpose.
+
+    Parameters
+    ----------
+    graph : Graph
+    shapes : sequence of tuple of int
+        The inputs' shapes, all sizes known.
+    training : bool
+        Dropout drops and batch norm uses the batch's statistics.
+    backward : bool
+        A backward follows; what it needs is kept.
+    input_gradients : bool
+        Backward also gives the gradients at the inputs.
+    heads : callable, optional
+        ``heads(builder, outputs)`` emits losses and metrics and returns one gradient (or None) per
+        output: how `fit` and `evaluate` see the ends of the graph.
+    double : bool
+        Compute in float64, with the reference kernels.
+
+    Attributes
+    ----------
+    inputs : list of Input
+    outputs : list of Value
+    gradients : list of Value
+        Where the caller of backward puts the gradients at the outputs (without heads).
+    input_gradients : list of Value or None
+    forward, backward : Program
+        ``forward`` includes the heads.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Sequence[tuple[int, ...]],
+        *,
+        training: bool,
+        backward: bool,
+        input_gradients: bool = False,
+        heads: Callable[[Builder, list[Value]], list[Value | None]] | None = None,
+        double: bool = False,
+    ) -> None:
+        self.training = training
+        self.double = double
+        b = self._builder = Builder(training, backward, double)
+        values: dict[Tensor, Value] = {}
+        frames: dict[Node, Frame] = {}
+        known = graph.shapes(shapes)
+        self.inputs = [read(b, known[tensor]) for tensor in graph.inputs]
+        values.update((t, i.value.shared()) for t, i in zip(graph.inputs, self.inputs, strict=True))
+        b.placed = _concatenations(b, graph, known)
+        wanted = _wants_gradient(graph, input_gradients)
+
+        for number, node in enumerate(graph.nodes):
+            if isinstance(node.layer, InputLayer):
+                continue
+            frame = frames[node] = Frame(
+                inputs=[values[tensor] for tensor in node.inputs],
+                needs=[backward and tensor in wanted for tensor in node.inputs],
+                stream=number,
+                saved=SimpleNamespace(),
+            )
+            b.tensor = node.output
+            frame.output = node.layer.forward(b, frame).shared()
+            b.tensor = None
+            values[node.output] = frame.output
+        self.outputs = [values[tensor] for tensor in graph.outputs]
+        gradients = heads(b, self.outputs) if heads else None
+        after_forward = len(b.steps)
+        for value in self.outputs:
+            self._touch(value, after_forward)  # read by the caller
+        self.gradients: list[Value] = []
+        self.input_gradients: list[Value | None] = [None] * len(graph.inputs)
+        if backward:
+            if gradients is None:
+                gradients = self.gradients = [b.value(value.shape) for value in self.outputs]
+                for value in gradients:
+                    self._touch(value, after_forward)
+            self._backward(graph, frames, wanted, gradients)
+        for value in self.input_gradients:
+            if value is not None:
+                self._touch(value, len(b.steps))
+        self.forward = Program(b.steps[:after_forward])
+        self.backward = Program(b.steps[after_forward:])
+        del self._builder
+        self.slots = b.slots
+        self._passes: list[RunningPass] = []
+
+    def _touch(self, value: Value, step: int) -> None:
+        buffer = self._builder.slots[value.slot].buffer
+        assert buffer is not None
+        buffer.touch(step)
+
+    def _backward(
+        self,
+        graph: Graph,
+        frames: dict[Node, Frame],
+        wanted: set[Tensor],
+        gradients: Sequence[Value | None],
+    ) -> None:
+        b = self._builder
+        parts: dict[Tensor, list[Value]] = {node.output: [] for node in graph.nodes}
+        for tensor, value in zip(graph.outputs, gradients, strict=True):
+            if value is not None:
+                parts[tensor].append(value)
+        for node in reversed(graph.nodes):
+            given = parts.pop(node.output)
+            if not given or node.output not in wanted:
+                continue
+            dy = given[0] if len(given) == 1 else b.add(given)
+            if isinstance(node.layer, InputLayer):
+                self.input_gradients[graph.inputs.index(node.output)] = dy
+                continue
+            frame = frames[node]
+            for tensor, need, dx in zip(
+                node.inputs, frame.needs, node.layer.backward(b, frame, dy), strict=True
+            ):
+                if need and dx is not None:
+                    parts[tensor].append(dx)
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def place(self, capacity: int) -> tuple[dict[int, int], int]:
+        """Byte offset of every placed slot for batches up to ``capacity``, and the arena's size.
+
+        Largest buffers first, each at the lowest offset where no buffer of an overlapping life lies.
+        """
+        real = 8 if self.double else 4
+        buffers = {id(s.buffer): s.buffer for s in self.slots if s.buffer and s.buffer.last >= 0}
+        order = sorted(buffers.values(), key=lambda v: (-v.nbytes(capacity, real), v.first))
+        offsets: dict[int, int] = {}
+        placed: list[tuple[int, int, Buffer]] = []  # start, end, buffer; sorted by start
+        total = 0
+        for buffer in order:
+            size = -(-buffer.nbytes(capacity, real) // ALIGNMENT) * ALIGNMENT
+            start = 0
+            for begin, end, other in placed:
+                if other.first > buffer.last or other.last < buffer.first:
+                    continue
+                if start + size <= begin:
+                    break
+                start = max(start, end)
+            offsets[id(buffer)] = start
+            placed.append((start, start + size, buffer))
+            placed.sort(key=lambda item: item[0])
+            total = max(total, start + size)
+        slots = {
+            number: offsets[id(slot.buffer)] + slot.offset * (slot.buffer.itemsize or real)
+            for number, slot in enumerate(self.slots)
+            if slot.buffer is not None and id(slot.buffer) in offsets
+        }
+        return slots, total
+
+    def borrow(self, n: int) -> "RunningPass":
+        """A pass for a batch of ``n``: an idle one that is large enough, or a new one."""
+        for i, idle in enumerate(self._passes):
+            if idle.capacity >= n:
+                return self._passes.pop(i)
+        self._passes.clear()  # too small for what comes now: their memory goes first
+        return RunningPass(self, n)
+
+    def give_back(self, running: "RunningPass") -> None:
+        """The pass is free for the next batch."""
+        self._passes.append(running)
+
+
+class RunningPass:
+    """One pass of a plan: the arena of a capacity, and the walk through it.
+
+    Values saved by forward, dropout's seed and batch statistics live here, so several passes of one
+    plan may be alive at once.
+    """
+
+    def __init__(self, plan: Plan, capacity: int) -> None:
+        self.plan = plan
+        self.capacity = capacity
+        offsets, nbytes = plan.place(capacity)
+        self.native = Pass(len(plan.slots), nbytes, plan.double)
+        for slot, offset in offsets.items():
+            self.native.place(slot, offset)
+        for number, entry in enumerate(plan.slots):
+            if entry.array is not None:
+                self.native.bind(number, entry.array)
+        self.n = 0
+        self.seed = 0
+        self.step = 0
+
+    def read(self, entry: Input, rows: np.ndarray, index: np.ndarray | None, n: int) -> None:
+        """Read n rows (those of ``index``, or the first) into the pass, cast to its type."""
+        self.native.bind(entry.source, rows)
+        if index is not None:
+            self.native.bind(entry.index, index)
+        program = entry.program(rows.dtype.char, len(rows), index is not None)
+        self.native.run(program, n)
+
+    def forward(self, n: int, seed: int = 0, step: int = 0) -> None:
+        self.n, self.seed, self.step = n, seed, step
+        self.native.run(self.plan.forward, n, self.plan.training, False, seed, step)
+
+    def backward(self, accumulate: bool = False) -> None:
+        self.native.run(
+            self.plan.backward, self.n, self.plan.training, accumulate, self.seed, self.step
+        )
+
+    def array(self, value: Value) -> np.ndarray:
+        """A view (n, *shape) of a tensor of this pass."""
+        spread = (self.n, *value.shape[:-1], value.stride)
+        if value.contiguous:
+            return self.native.view(value.slot, spread)
+        # the last pixel of a slice ends before its stride does
+        count = prod(spread) - value.stride + value.channels
+        flat = self.native.view(value.slot, (count,))
+        item = flat.itemsize
+        strides = [item * value.stride * prod(spread[i + 1 : -1]) for i in range(len(spread) - 1)]
+        shape = (*spread[:-1], value.channels)
+        return np.lib.stride_tricks.as_strided(flat, shape, (*strides, item))
+
+
+def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:
+    """An input (or target) of this shape: its tensor and the slots that the caller binds."""
+    if labels:
+        value = Value(b.buffer(prod(shape), itemsize=4), shape, shape[-1])
+    else:
+        value = b.value(shape)
+    buffer = b.slots[value.slot].buffer
+    assert buffer is not None
+    buffer.touch(0)  # read into the pass before the first step
+    return Input(value, b.external(), b.external(), labels)
+
+
+def _wants_gradient(graph: Graph, inputs: bool) -> set[Tensor]:
+    """Tensors on whose way back something waits: a trainable parameter or a wanted input."""
+    wanted: set[Tensor] = set()
+    for node in graph.nodes:
+        layer = node.layer
+        if isinstance(layer, InputLayer):
+            if inputs:
+                wanted.add(node.output)
+        elif any(t in wanted for t in node.inputs) or (
+            layer.trainable and any(p.trainable for p in layer.parameters)
+        ):
+            wanted.add(node.output)
+    return wanted
+
+
+def _concatenations(
+    b: Builder, graph: Graph, shapes: dict[Tensor, tuple[int, ...]]
+) -> dict[Tensor, Value]:
+    """Slices of the concatenations' buffers for the tensors that can be written there directly."""
+    placed: dict[Tensor, Value] = {}
+    for node in reversed(graph.nodes):  # the outer of two nested ones first
+        if not isinstance(node.layer, Concatenate) or not node.layer.along_channels(
+            [shapes[t] for t in node.inputs]
+        ):
+            continue
+        whole = placed.get(node.output) or b.value(shapes[node.output])
+        placed[node.output] = whole
+        start = 0
+        for tensor in node.inputs:
+            channels = shapes[tensor][-1]
+            if tensor not in placed and not isinstance(tensor.node.layer, InputLayer):
+                placed[tensor] = b.slice(whole, start, channels)
+            start += channels
+    return placed
