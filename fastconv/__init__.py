@@ -1,0 +1,55 @@
+"""fastconv: train a convolutional network on a CPU, write it to ONNX, serve it on a GPU.
+
+The package is lazy: a name is imported when it is first used, so ``import fastconv`` costs little
+and ``import fastconv.datasets`` loads no training code.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastconv import datasets, functional, initializers, layers, losses, metrics, optimizers
+    from fastconv.backend import floatx, set_floatx, set_random_seed
+    from fastconv.config import get_num_threads, set_num_threads, show_config
+    from fastconv.layers.input import Input
+    from fastconv.model import Model, Sequential
+    from fastconv.saving import load_model, save_model
+
+__version__ = "0.1.0"
+
+# public name → module that has it
+_NAMES = {
+    "Input": "fastconv.layers.input",
+    "Model": "fastconv.model",
+    "Sequential": "fastconv.model",
+    "floatx": "fastconv.backend",
+    "get_num_threads": "fastconv.config",
+    "load_model": "fastconv.saving",
+    "save_model": "fastconv.saving",
+    "set_floatx": "fastconv.backend",
+    "set_num_threads": "fastconv.config",
+    "set_random_seed": "fastconv.backend",
+    "show_config": "fastconv.config",
+}
+_MODULES = {"datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers"}
+
+__all__ = [
+    "Input", "Model", "Sequential", "datasets", "floatx", "functional", "get_num_threads",
+    "initializers", "layers", "load_model", "losses", "metrics", "optimizers", "save_model",
+    "set_floatx", "set_num_threads", "set_random_seed", "show_config",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"fastconv.{name}")
+    else:
+        raise AttributeError(f"fastconv has no {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -119,7 +119,7 @@ class Layer:
     ) -> Parameter:
         """A new parameter ``<layer>/<name>``, filled by the initializer."""
         shapes.elements(shape, f"{self.name}/{name}")
-        parameter = Parameter(f"{self.name}/{name}", initializer(shape), trainable)
+        parameter = Parameter(f"{self.name}/{name}", initializer(shape), trainable, self)
         self.parameters.append(parameter)
         return parameter
 

@@ -1,11 +1,17 @@
 """A parameter: a named array that a layer owns, with the gradient that backward writes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastconv.backend import floatx
+
+
+class Owner(Protocol):
+    """Whoever can freeze a parameter: its layer."""
+
+    trainable: bool
 
 
 class Parameter:
@@ -18,14 +24,21 @@ class Parameter:
     grad : ndarray
         Gradient of the last backward pass, made when it is first asked for.
     trainable : bool
-        False for statistics, which no optimizer touches.
+        False for statistics, which no optimizer touches, and while the owner is frozen.
     """
 
-    def __init__(self, name: str, value: Any, trainable: bool = True) -> None:
+    def __init__(
+        self, name: str, value: Any, trainable: bool = True, owner: "Owner | None" = None
+    ) -> None:
         self.name = name
         self.value = np.array(value, dtype=floatx(), order="C")
-        self.trainable = trainable
+        self._trainable = trainable
+        self._owner = owner
         self._grad: np.ndarray | None = None
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable and (self._owner is None or self._owner.trainable)
 
     @property
     def shape(self) -> tuple[int, ...]:

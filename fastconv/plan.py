@@ -484,9 +484,7 @@ def _wants_gradient(graph: Graph, inputs: bool) -> set[Tensor]:
         if isinstance(layer, InputLayer):
             if inputs:
                 wanted.add(node.output)
-        elif any(t in wanted for t in node.inputs) or (
-            layer.trainable and any(p.trainable for p in layer.parameters)
-        ):
+        elif any(t in wanted for t in node.inputs) or any(p.trainable for p in layer.parameters):
             wanted.add(node.output)
     return wanted
 

@@ -97,11 +97,7 @@ class BatchNormalization(Layer):
         if frame.saved.from_batch:
             mean, variance = b.buffer(0, c), b.buffer(0, c)
             scratch = b.buffer(0, norm.BatchNormStatistics.scratch(c))
-            b.emit(
-                norm.BatchNormStatistics(
-                    x.pixels, c, x.slot, x.stride, mean, variance, scratch
-                )
-            )
+            b.emit(norm.BatchNormStatistics(x.pixels, c, x.slot, x.stride, mean, variance, scratch))
             b.emit(norm.BatchNormUpdateRunning(c, self.momentum, mean, variance, *moving))
         else:
             mean, variance = moving

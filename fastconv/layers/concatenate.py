@@ -30,7 +30,9 @@ class Concatenate(Layer):
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
-            raise ValueError(f"{self.name}: axis must be an integer but 0 (the batch), not {axis!r}")
+            raise ValueError(
+                f"{self.name}: axis must be an integer but 0 (the batch), not {axis!r}"
+            )
         self.axis = axis
 
     def _axis(self, rank: int) -> int:
@@ -70,7 +72,9 @@ class Concatenate(Layer):
         if self.along_channels([dy.shape]):
             return list(self._parts(b, frame.inputs, dy))
         grads: list[Value | None] = []
-        for x, part in zip(frame.inputs, self._parts(b, frame.inputs, b.contiguous(dy)), strict=True):
+        for x, part in zip(
+            frame.inputs, self._parts(b, frame.inputs, b.contiguous(dy)), strict=True
+        ):
             dx = b.value(x.shape)
             _copy(b, part, self._rows(b, dx))
             grads.append(dx)

@@ -75,7 +75,9 @@ class Conv2D(_Weighted):
         shape = one_of(self, inputs[0], (self.rank + 1,), "images (H, W, channels)")
         channels = shape[-1]
         if channels is None or channels % self.groups:
-            raise ValueError(f"{self.name}: {channels} channels do not fall into {self.groups} groups")
+            raise ValueError(
+                f"{self.name}: {channels} channels do not fall into {self.groups} groups"
+            )
         if self.weight is not None and self.weight.shape[-2] * self.groups != channels:
             raise ValueError(
                 f"{self.name} was built for {self.weight.shape[-2] * self.groups} channels, "

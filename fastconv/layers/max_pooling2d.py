@@ -40,7 +40,5 @@ class MaxPooling2D(_Pooling):
         x = frame.inputs[0]
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dy.stride)
-        b.emit(
-            pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot)
-        )
+        b.emit(pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot))
         return [dx]

@@ -1,0 +1,223 @@
+"""Losses. Each says what targets it takes and emits one step: the value and the gradient.
+
+The value is the mean over the batch (and over pixels, where the output has them), and the gradient
+is that of this mean. Cross-entropy after a softmax is one step on the logits' side: its gradient
+there is ``(p − t) / rows``, exact where the two taken apart would divide by tiny probabilities.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv import shapes
+from fastconv._native import loss as native
+from fastconv.shapes import Shape, shape_text
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+
+class Loss:
+    """Base of all losses.
+
+    Attributes
+    ----------
+    name : str
+        Keras' name.
+    labels : bool
+        Targets are class numbers instead of arrays of the output's shape.
+    after_softmax : bool
+        The loss can take its gradient before a softmax that ends the network.
+    """
+
+    name = "loss"
+    labels = False
+    after_softmax = False
+
+    def target_shape(self, output: Shape) -> Shape:
+        """One sample's shape of the targets for an output of this shape."""
+        return output
+
+    def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
+        """Targets ready to be read by rows, or a ValueError that says what was expected."""
+        return check_values(y, self.target_shape(output), f"{name} for the loss {self.name}")
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float,
+    ) -> None:  # fmt: skip
+        """Emit the step that writes the mean into the double slot ``value`` and ``scale`` times the
+        gradient into ``dy`` (None: only the value); ``fused``: before the softmax."""
+        raise NotImplementedError(f"{type(self).__name__} must define emit")
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _CrossEntropy(Loss):
+    after_softmax = True
+
+    def __init__(self, from_logits: bool = False) -> None:
+        self.from_logits = bool(from_logits)
+        self.after_softmax = not self.from_logits
+
+    def get_config(self) -> dict[str, Any]:
+        return {"from_logits": self.from_logits}
+
+
+class SparseCategoricalCrossentropy(_CrossEntropy):
+    """``−log p[label]`` for class numbers.
+
+    Parameters
+    ----------
+    from_logits : bool
+        The outputs are logits, and the softmax belongs to the loss.
+    """
+
+    name = "sparse_categorical_crossentropy"
+    labels = True
+
+    def target_shape(self, output: Shape) -> Shape:
+        return output[:-1] or (1,)
+
+    def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
+        return check_labels(y, output, f"{name} for the loss {self.name}")
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float,
+    ) -> None:  # fmt: skip
+        b.emit(
+            native.SparseCrossEntropy(
+                rows_per_sample=y.pixels, classes=y.channels, from_logits=self.from_logits,
+                fused=fused, scale=scale, p=y.slot, p_stride=y.stride, labels=target.slot,
+                loss=value, dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
+                scratch=b.buffer(0, native.SCRATCH, 8),
+            )
+        )  # fmt: skip
+
+
+class CategoricalCrossentropy(_CrossEntropy):
+    """``−Σ t log p`` for targets that are distributions over the classes (one-hot, for example).
+
+    Parameters
+    ----------
+    from_logits : bool
+        The outputs are logits, and the softmax belongs to the loss.
+    """
+
+    name = "categorical_crossentropy"
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float,
+    ) -> None:  # fmt: skip
+        b.emit(
+            native.CategoricalCrossEntropy(
+                rows_per_sample=y.pixels, classes=y.channels, from_logits=self.from_logits,
+                fused=fused, scale=scale, p=y.slot, p_stride=y.stride, targets=target.slot,
+                loss=value, dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
+                scratch=b.buffer(0, native.SCRATCH, 8),
+            )
+        )  # fmt: skip
+
+
+class MeanSquaredError(Loss):
+    """``mean (y − t)²`` over all outputs."""
+
+    name = "mean_squared_error"
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float,
+    ) -> None:  # fmt: skip
+        b.emit(
+            native.MeanSquaredError(
+                pixels=y.pixels, channels=y.channels, scale=scale, y=y.slot, y_stride=y.stride,
+                targets=target.slot, loss=value, dx=dy.slot if dy else -1,
+                dx_stride=dy.stride if dy else y.channels, scratch=b.buffer(0, native.SCRATCH, 8),
+            )
+        )  # fmt: skip
+
+
+NAMES: dict[str, type[Loss]] = {
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+}
+
+
+def get(identifier: Any) -> Loss:
+    """A loss from its name, its config ``{"name": …, **arguments}``, or itself."""
+    if isinstance(identifier, Loss):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Loss):
+        return identifier()
+    if isinstance(identifier, dict):
+        config = dict(identifier)
+        return NAMES[shapes.choice(config.pop("name", None), NAMES, "loss")](**config)
+    by_class = {cls.__name__: cls for cls in NAMES.values()}
+    if isinstance(identifier, str) and identifier in by_class:
+        return by_class[identifier]()
+    return NAMES[shapes.choice(identifier, NAMES, "loss")]()
+
+
+def to_config(loss: Loss) -> dict[str, Any]:
+    """What `get` makes the same loss from."""
+    return {"name": shapes.choice(loss.name, NAMES, "loss"), **loss.get_config()}
+
+
+def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
+    """An array (n, *shape) of real numbers, C-contiguous, in native byte order."""
+    y = real_array(y, what)
+    if y.ndim == 1 and shape == (1,):
+        y = y[:, None]
+    if y.ndim != len(shape) + 1 or any(
+        want not in (None, got) for want, got in zip(shape, y.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"{what} must have the shape {shape_text(shape)}, not {y.shape}"
+            + ("; class numbers go with sparse_categorical_crossentropy" if y.ndim == 1 else "")
+        )
+    return y
+
+
+def check_labels(y: Any, output: Shape, what: str) -> np.ndarray:
+    """Class numbers (n,) or (n, *pixels), each in 0 … classes − 1."""
+    y = real_array(y, what)
+    want = output[:-1] or (1,)
+    if y.ndim == len(want) + 2 and y.shape[-1] == 1:
+        y = y[..., 0]
+    if y.ndim == 1 and want == (1,):
+        y = y[:, None]
+    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
+        raise ValueError(f"{what} must be whole class numbers")
+    if y.ndim != len(want) + 1 or any(
+        size not in (None, got) for size, got in zip(want, y.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"{what} must be class numbers of shape {shape_text(want)}, not {y.shape}"
+            + ("; one-hot rows go with categorical_crossentropy" if y.ndim == len(want) + 1 else "")
+        )
+    classes = output[-1]
+    if y.size and classes is not None and not (y.min() >= 0 and y.max() < classes):
+        bad = y.min() if y.min() < 0 else y.max()
+        raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad}")
+    return y if y.dtype.kind in "iu" else y.astype(np.int32)
+
+
+def real_array(x: Any, what: str) -> np.ndarray:
+    """``x`` as a C-contiguous array of real numbers in native byte order; copies only if needed."""
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{what} must be real numbers, not {x.dtype}")
+    if x.ndim == 0:
+        raise ValueError(f"{what} must be an array of samples, not a single number")
+    dtype = x.dtype.newbyteorder("=")
+    if dtype == np.longdouble:
+        dtype = np.dtype(np.float64)
+    return np.ascontiguousarray(x, dtype)

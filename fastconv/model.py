@@ -1,0 +1,655 @@
+"""Models: a graph with the means to train it, ask it, keep it and hand it on."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from fastconv import backend, data, progress, shapes
+from fastconv.graph import Graph
+from fastconv.history import History
+from fastconv.layer import Layer, Tensor
+from fastconv.layers.input import Input, InputLayer
+from fastconv.parameter import Parameter, total
+from fastconv.plan import Plan, RunningPass
+from fastconv.shapes import Shape
+from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
+
+PLANS = 8  # plans kept per model: purposes times spatial sizes
+PREDICT_BATCH = 128
+
+Arrays = np.ndarray | list[np.ndarray]
+
+
+class ForwardPass:
+    """What `Model.forward` hands out: the outputs' values and what `Model.backward` needs.
+
+    Saved activations, dropout masks and batch statistics live here, so several passes may be alive
+    at once. The memory goes back to the model when the pass is dropped.
+    """
+
+    def __init__(self, plan: Plan, running: RunningPass) -> None:
+        self._plan = plan
+        self._running: RunningPass | None = running
+
+    def _take(self) -> RunningPass:
+        if self._running is None:
+            raise ValueError("a pass goes backward once; run forward again")
+        running, self._running = self._running, None
+        return running
+
+    def __del__(self) -> None:
+        if getattr(self, "_running", None) is not None:
+            self._plan.give_back(self._take())
+
+
+class Model:
+    """A graph of layers from inputs to outputs.
+
+    Parameters
+    ----------
+    inputs, outputs : Tensor or list of Tensor
+        ``Input(...)`` and what layers made of it.
+    name : str, optional
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None) -> None:
+        self._prepare(name)
+        self._single = not isinstance(outputs, (list, tuple))
+        self._graph: Graph | None = Graph(inputs, outputs)
+
+    def _prepare(self, name: str | None) -> None:
+        self.name = name or type(self).__name__.lower()
+        self.seed = backend.next_seed()  # of dropout
+        self._lock = threading.RLock()
+        self._plans: OrderedDict[Any, tuple[Plan, Any]] = OrderedDict()
+        self._compiled: Compiled | None = None
+        self._settings: tuple[Any, ...] | None = None
+
+    @classmethod
+    def from_graph(cls, graph: Graph, name: str | None = None) -> "Model":
+        """A model around a graph that exists."""
+        outputs = graph.outputs[0] if len(graph.outputs) == 1 else graph.outputs
+        return cls(graph.inputs, outputs, name)
+
+    # -- structure ----------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Graph:
+        """The layers and how they are joined; the graph is the model."""
+        if self._graph is None:
+            raise ValueError(
+                f"{self.name} has no input shape yet: begin with an Input, call build(shape), or fit"
+            )
+        return self._graph
+
+    @property
+    def built(self) -> bool:
+        return self._graph is not None
+
+    @property
+    def layers(self) -> list[Layer]:
+        return list(self.graph.layers)
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return list(self.graph.inputs)
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return list(self.graph.outputs)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """A layer by its name or its place."""
+        if (name is None) == (index is None):
+            raise ValueError("name either a layer or its index")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(f"there is no layer {index} among {len(self.layers)}")
+            return self.layers[index]
+        by_name = {layer.name: layer for layer in self.layers}
+        return by_name[shapes.choice(name, by_name, "layer")]
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters: each has ``name``, ``value``, ``grad`` and ``trainable``."""
+        return self.graph.parameters
+
+    def _trainable(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.trainable]
+
+    def count_params(self) -> int:
+        """How many numbers all parameters hold."""
+        return total(self.parameters())
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters' values."""
+        with self._lock:
+            return [parameter.value.copy() for parameter in self.parameters()]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Copy the values in, in the order of `get_weights`."""
+        parameters = self.parameters()
+        if len(weights) != len(parameters):
+            raise ValueError(f"{self.name} has {len(parameters)} parameters, not {len(weights)}")
+        with self._lock:
+            for parameter, value in zip(parameters, weights, strict=True):
+                if np.shape(value) != parameter.shape:  # before anything is changed
+                    raise ValueError(
+                        f"{parameter.name} has shape {parameter.shape}, not {np.shape(value)}"
+                    )
+            for parameter, value in zip(parameters, weights, strict=True):
+                parameter.assign(value)
+
+    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Print a table of the layers: output shapes, parameters, what each reads."""
+        from fastconv.summary import summary
+
+        (print_fn or print)(summary(self.name, type(self).__name__, self.graph))
+
+    # -- plans --------------------------------------------------------------------------------
+
+    def _plan(self, purpose: str, arrays: Sequence[np.ndarray]) -> tuple[Plan, Any]:
+        """The plan for this purpose and these inputs' shapes, and its heads if it has any."""
+        graph = self.graph
+        sizes = tuple(array.shape[1:] for array in arrays)
+        frozen = tuple(layer.trainable for layer in graph.layers)
+        key = (purpose, sizes, frozen)
+        if key in self._plans:
+            self._plans.move_to_end(key)
+            return self._plans[key]
+        heads = None
+        if purpose in ("fit", "evaluate"):
+            heads = Heads(graph, self._need_compiled(), gradients=purpose == "fit")
+        by_hand = purpose in ("forward", "forward in training")
+        plan = Plan(
+            graph,
+            sizes,
+            training=purpose in ("fit", "forward in training"),
+            backward=purpose == "fit" or by_hand,
+            input_gradients=by_hand,
+            heads=heads,
+            double=any(p.value.dtype == np.float64 for p in graph.parameters)
+            or (not graph.parameters and backend.floatx() == "float64"),
+        )
+        self._plans[key] = plan, heads
+        while len(self._plans) > PLANS:
+            self._plans.popitem(last=False)
+        return plan, heads
+
+    def _inputs(self, x: Any) -> list[np.ndarray]:
+        names = [tensor.node.layer.name for tensor in self.graph.inputs]
+        return data.inputs(x, names, [tensor.shape for tensor in self.graph.inputs])
+
+    def _build_for(self, x: Any) -> None:
+        """A chance for `Sequential` to learn its input shape."""
+
+    # -- by hand ------------------------------------------------------------------------------
+
+    def forward(self, x: Any, training: bool = False) -> tuple[Arrays, ForwardPass]:
+        """Outputs for x, and the pass that `backward` needs.
+
+        Parameters
+        ----------
+        x : array (n, *shape), or a list of them, one per input
+        training : bool
+            Dropout drops and batch norm uses the batch.
+
+        Returns
+        -------
+        y : array or list of arrays
+            The outputs, the caller's own.
+        handle : ForwardPass
+        """
+        self._build_for(x)
+        arrays = self._inputs(x)
+        n = data.length(arrays, "x")
+        with self._lock:
+            plan, _ = self._plan("forward in training" if training else "forward", arrays)
+            running = plan.borrow(n)
+            for entry, rows in zip(plan.inputs, arrays, strict=True):
+                running.read(entry, rows, None, n)
+            running.forward(n, self.seed, backend.next_seed() if training else 0)
+            outputs = [running.array(value).copy() for value in plan.outputs]
+        return self._like_outputs(outputs), ForwardPass(plan, running)
+
+    def backward(self, handle: ForwardPass, dy: Any, accumulate: bool = False) -> Arrays:
+        """Gradients from those at the outputs.
+
+        Every trainable parameter's ``grad`` is overwritten, or added to with ``accumulate=True``.
+
+        Parameters
+        ----------
+        handle : ForwardPass
+            From `forward`; it is used up.
+        dy : array or list of arrays
+            Gradients at the outputs, in their shapes.
+        accumulate : bool
+
+        Returns
+        -------
+        dx : array or list of arrays
+            Gradients at the inputs, the caller's own.
+        """
+        if not isinstance(handle, ForwardPass):
+            raise ValueError(f"backward needs the pass of forward, not {type(handle).__name__}")
+        plan = handle._plan
+        n = 0 if handle._running is None else handle._running.n
+        names = output_names(self.graph)
+        given = []
+        for name, value, gradient in zip(
+            names, plan.outputs, data.as_list(dy, names, "dy"), strict=True
+        ):
+            gradient = np.asarray(gradient)
+            if n and gradient.shape != (n, *value.shape):
+                raise ValueError(
+                    f"dy for {name} must have the shape {(n, *value.shape)}, not {gradient.shape}"
+                )
+            given.append(gradient)
+        with self._lock:
+            running = handle._take()
+            for value, gradient in zip(plan.gradients, given, strict=True):
+                running.array(value)[...] = gradient
+            running.backward(accumulate)
+            found = [
+                np.zeros((n, *entry.value.shape), running.native.dtype)
+                if value is None
+                else running.array(value).copy()
+                for entry, value in zip(plan.inputs, plan.input_gradients, strict=True)
+            ]
+            plan.give_back(running)
+        return found[0] if len(found) == 1 else found
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = 0) -> Arrays:
+        """Outputs for x; a sample's are the same bits in any batch.
+
+        Parameters
+        ----------
+        x : array (n, *shape), or a list of them, one per input
+        batch_size : int, optional
+            Samples at a time; bounds the memory.
+        verbose : 0, 1, 2 or "auto"
+        """
+        verbose = progress.check_verbose(verbose)
+        self._build_for(x)
+        arrays = self._inputs(x)
+        n = data.length(arrays, "x")
+        batch = min(n, shapes.integer(batch_size or PREDICT_BATCH, "batch_size"))
+        with self._lock:
+            plan, _ = self._plan("predict", arrays)
+            running = plan.borrow(batch)
+            results = [np.empty((n, *v.shape), running.native.dtype) for v in plan.outputs]
+            bar = progress.Progress("predict", -(-n // batch), n, verbose)
+            try:
+                for start in range(0, n, batch):
+                    rows = slice(start, min(start + batch, n))
+                    count = rows.stop - rows.start
+                    for entry, array in zip(plan.inputs, arrays, strict=True):
+                        running.read(entry, array[rows], None, count)
+                    running.forward(count)
+                    for value, result in zip(plan.outputs, results, strict=True):
+                        result[rows] = running.array(value)
+                    bar.update(rows.stop, dict)
+                bar.close(n, {})
+            finally:
+                plan.give_back(running)
+        return self._like_outputs(results)
+
+    def _like_outputs(self, arrays: list[np.ndarray]) -> Arrays:
+        return arrays[0] if self._single else arrays
+
+    def __call__(self, inputs: Any) -> Any:
+        raise ValueError(
+            f"{self.name} is not called: model.predict(x) computes, model.forward(x) computes and "
+            "keeps what backward needs"
+        )
+
+    # -- training -----------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        metrics: Any = None,
+        loss_weights: Any = None,
+    ) -> None:
+        """Settle how to train.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+        loss : str or Loss, or one per output (list, or dict by output name)
+        metrics : list of str or Metric, or one list per output
+            "accuracy" takes the form that fits the loss.
+        loss_weights : list or dict of float, optional
+            Factors of the outputs' losses in their sum.
+        """
+        if loss is None:
+            raise ValueError("compile needs a loss")
+        if isinstance(loss_weights, (int, float)):
+            loss_weights = [loss_weights]
+        settings = (optimizer, loss, metrics, loss_weights)
+        with self._lock:
+            self._compiled = Compiled(self._graph, *settings) if self._graph else None
+            self._settings = settings
+            self._forget_heads()
+
+    def _forget_heads(self) -> None:
+        for key in [key for key in self._plans if key[0] in ("fit", "evaluate")]:
+            del self._plans[key]
+
+    def _need_compiled(self) -> Compiled:
+        if self._compiled is None:
+            if self._settings is None:
+                raise ValueError("call model.compile(optimizer, loss) first")
+            self._compiled = Compiled(self.graph, *self._settings)
+        return self._compiled
+
+    @property
+    def optimizer(self) -> Any:
+        return self._need_compiled().optimizer
+
+    def compile_config(self) -> dict[str, Any] | None:
+        """How the model was compiled, as plain data; None when it was not."""
+        if self._settings is None:
+            return None
+        return {**self._need_compiled().to_config(), "seed": self.seed}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as `compile_config` says."""
+        self.seed = shapes.integer(config["seed"], "seed", 0)
+        self.compile(config["optimizer"], config["loss"], config["metrics"], config["loss_weights"])
+        self.optimizer.build(self._trainable())
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+    ) -> History:
+        """Train on arrays.
+
+        Parameters
+        ----------
+        x : array (n, *shape), or a list (dict) of them, one per input
+            Any real dtype; bytes stay bytes in memory.
+        y : array, or a list (dict) of them, one per output
+        batch_size, epochs : int
+        verbose : 0, 1, 2 or "auto"
+            Silent, a bar, or a line per epoch.
+        validation_split : float
+            The last share of the samples is kept for validation.
+        validation_data : (x, y), optional
+        shuffle : bool
+            A new order every epoch.
+
+        Returns
+        -------
+        History
+            ``history["loss"]`` and so on, a number per epoch.
+        """
+        verbose = progress.check_verbose(verbose)
+        batch_size = shapes.integer(batch_size, "batch_size")
+        epochs = shapes.integer(epochs, "epochs", 0)
+        self._build_for(x)
+        compiled = self._need_compiled()
+        inputs, targets = self._pairs(x, y)
+        n = len(inputs[0])
+        split = shapes.real(validation_split, "validation_split", 0, 1)
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise ValueError("validation_data is a pair (x, y)")
+            held = self._pairs(*validation_data)
+        elif split:
+            n = int(n * (1 - split))
+            if n == 0 or n == len(inputs[0]):
+                raise ValueError(
+                    f"validation_split {split:g} of {len(inputs[0])} samples leaves an empty part"
+                )
+            held = [a[n:] for a in inputs], [a[n:] for a in targets]
+        else:
+            held = None
+        history = History(
+            {"epochs": epochs, "batch_size": batch_size, "steps": -(-n // batch_size)}
+        )
+        with self._lock:
+            compiled.optimizer.build(self._trainable())
+            for epoch in range(epochs):
+                logs = self._epoch(
+                    f"Epoch {epoch + 1}/{epochs}", inputs, targets, n, batch_size, shuffle, verbose
+                )
+                if held:
+                    logs |= {
+                        f"val_{name}": value
+                        for name, value in self._evaluate(*held, max(batch_size, 32), 0).items()
+                    }
+                    if verbose:
+                        print("  " + ", ".join(f"{k}={v:.4f}" for k, v in logs.items()
+                                               if k.startswith("val_")), flush=True)  # fmt: skip
+                history.append(epoch, logs)
+        return history
+
+    def _pairs(self, x: Any, y: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        inputs = self._inputs(x)
+        known = self.graph.shapes([array.shape[1:] for array in inputs])
+        outputs = [known[tensor] for tensor in self.graph.outputs]
+        targets = check_targets(y, self.graph, self._need_compiled(), outputs)
+        data.length([*inputs, *targets], "x and y")
+        return inputs, targets
+
+    def _epoch(
+        self,
+        title: str,
+        x: list[np.ndarray],
+        y: list[np.ndarray],
+        n: int,
+        batch: int,
+        shuffle: bool,
+        verbose: int,
+    ) -> dict[str, float]:
+        """One walk over n samples in a new order: forward, backward, update, batch by batch."""
+        plan, heads = self._plan("fit", x)
+        optimizer = self.optimizer
+        order = np.random.default_rng(backend.next_seed()).permutation(n) if shuffle else None
+        index = np.arange(n) if order is None else order
+        running = plan.borrow(min(batch, n))
+        runner = BatchRunner(plan, heads, running)
+        bar = progress.Progress(title, -(-n // batch), n, verbose)
+        logs = None
+        try:
+            for start in range(0, n, batch):
+                rows = index[start : start + batch]
+                runner.forward(x, y, rows, len(rows), self.seed, optimizer.iterations)
+                running.backward()
+                optimizer.apply()
+                bar.update(runner.samples, runner.logs)
+            logs = runner.logs()
+        finally:
+            bar.close(runner.samples, logs)
+            plan.give_back(running)
+        return logs
+
+    def train_on_batch(self, x: Any, y: Any, return_dict: bool = False) -> Any:
+        """One update from one batch; returns the loss, or [loss, metrics…] before the update."""
+        self._build_for(x)
+        inputs, targets = self._pairs(x, y)
+        n = len(inputs[0])
+        with self._lock:
+            plan, heads = self._plan("fit", inputs)
+            optimizer = self.optimizer
+            optimizer.build(self._trainable())
+            running = plan.borrow(n)
+            try:
+                runner = BatchRunner(plan, heads, running)
+                runner.forward(inputs, targets, None, n, self.seed, optimizer.iterations)
+                running.backward()
+                optimizer.apply()
+                logs = runner.logs()
+            finally:
+                plan.give_back(running)
+        return _report(logs, return_dict)
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        verbose: Any = "auto",
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and metrics on x and y: a number, [loss, metrics…], or a dict."""
+        verbose = progress.check_verbose(verbose)
+        batch_size = shapes.integer(batch_size, "batch_size")
+        self._build_for(x)
+        inputs, targets = self._pairs(x, y)
+        with self._lock:
+            logs = self._evaluate(inputs, targets, batch_size, verbose)
+        return _report(logs, return_dict)
+
+    def _evaluate(
+        self, x: list[np.ndarray], y: list[np.ndarray], batch: int, verbose: int
+    ) -> dict[str, float]:
+        n = len(x[0])
+        plan, heads = self._plan("evaluate", x)
+        running = plan.borrow(min(batch, n))
+        runner = BatchRunner(plan, heads, running)
+        bar = progress.Progress("evaluate", -(-n // batch), n, verbose)
+        logs = None
+        try:
+            for start in range(0, n, batch):
+                rows = slice(start, min(start + batch, n))
+                runner.forward(
+                    [a[rows] for a in x], [a[rows] for a in y], None, rows.stop - start, 0, 0
+                )
+                bar.update(runner.samples, runner.logs)
+            logs = runner.logs()
+        finally:
+            bar.close(runner.samples, logs)
+            plan.give_back(running)
+        return logs
+
+    # -- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model, its weights and the optimizer's state to one file."""
+        from fastconv.saving import save_model
+
+        with self._lock:
+            save_model(self, path)
+
+    def export(self, path: str | PathLike[str], **options: Any) -> Any:
+        """Write the network to ONNX, proved before the file appears; returns the report.
+
+        See `fastconv.onnx.export` for the options.
+        """
+        from fastconv.onnx import export
+
+        with self._lock:
+            return export(self.graph, path, name=self.name, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class Sequential(Model):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : list of Layer, optional
+        The first may be an ``Input(...)``; without one the shape is taken from the first data.
+    name : str, optional
+    """
+
+    def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None) -> None:
+        self._prepare(name)
+        self._single = True
+        self._graph = None
+        self._layers: list[Layer] = []
+        self._input: Tensor | None = None
+        for layer in layers or []:
+            self._append(layer)
+        self._join()
+
+    @classmethod
+    def from_graph(cls, graph: Graph, name: str | None = None) -> "Sequential":
+        model = cls(name=name)
+        (model._input,) = graph.inputs
+        model._layers = [node.layer for node in graph.nodes if node.inputs]
+        model._graph = graph
+        return model
+
+    @property
+    def layers(self) -> list[Layer]:
+        return list(self._layers)
+
+    def add(self, layer: Any) -> None:
+        """Append a layer (or begin with an Input)."""
+        self._append(layer)
+        self._join()
+
+    def pop(self) -> Layer:
+        """Take the last layer off."""
+        if not self._layers:
+            raise ValueError(f"{self.name} has no layers")
+        layer = self._layers.pop()
+        self._join()
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Make the parameters; ``input_shape`` as in Keras, (None, 28, 28, 1), batch first."""
+        shape = tuple(input_shape)
+        if self._input is None:
+            self._input = Input(shape[1:])
+            self._join()
+
+    def _append(self, layer: Any) -> None:
+        if isinstance(layer, InputLayer):
+            layer = layer.tensor()
+        if isinstance(layer, Tensor):
+            if not isinstance(layer.node.layer, InputLayer) or self._layers or self._input:
+                raise ValueError("an Input stands first, and only there")
+            self._input = layer
+            return
+        if not isinstance(layer, Layer):
+            raise ValueError(f"a Sequential model is made of layers, not {type(layer).__name__}")
+        if layer.arity is not None and layer.arity != 1 or layer.arity is None:
+            raise ValueError(f"{layer.name} takes several inputs: use the functional form")
+        if any(layer.name == other.name and layer is not other for other in self._layers):
+            raise ValueError(f"two layers are named {layer.name!r}; names must be unique")
+        self._layers.append(layer)
+
+    def _join(self) -> None:
+        """Rebuild the graph from the list."""
+        self._plans.clear()
+        self._compiled = None
+        if self._input is None or not self._layers:
+            self._graph = None
+            return
+        tensor = self._input
+        for layer in self._layers:
+            tensor = layer(tensor)
+        self._graph = Graph(self._input, tensor)
+
+    def _build_for(self, x: Any) -> None:
+        if self._graph is None and self._input is None:
+            if not self._layers:
+                raise ValueError(f"{self.name} has no layers")
+            shape = np.shape(x)
+            if len(shape) < 2:
+                raise ValueError(f"x must be samples with a shape, not {shape}")
+            self.build(shape)
+
+
+def _report(logs: dict[str, float], as_dict: bool) -> Any:
+    if as_dict:
+        return logs
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,212 @@
+"""What `compile` settles: optimizer, losses and metrics, and the run of one batch through a plan."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv import losses, metrics, optimizers, shapes
+from fastconv.activations import SOFTMAX
+from fastconv.graph import Graph
+from fastconv.metrics import Metric
+from fastconv.plan import Builder, Input, Plan, RunningPass, Value, read
+
+
+class Compiled:
+    """Optimizer, one loss per output, metrics per output.
+
+    Parameters
+    ----------
+    graph : Graph
+    optimizer, loss, metrics, loss_weights
+        As `Model.compile` takes them.
+    """
+
+    def __init__(
+        self, graph: Graph, optimizer: Any, loss: Any, metric: Any, loss_weights: Any
+    ) -> None:
+        self.optimizer = optimizers.get(optimizer)
+        self.names = output_names(graph)
+        self.losses = [losses.get(item) for item in self._per_output(loss, "loss")]
+        weights = [1.0] * len(self.names)
+        if loss_weights is not None:
+            given = self._per_output(loss_weights, "loss_weights")
+            weights = [shapes.real(item, "loss_weights", 0) for item in given]
+        self.weights = weights
+        self.metrics: list[list[tuple[str, Metric]]] = []
+        self.metric_names: list[list[str]] = []
+        for item, one, tensor in zip(
+            self._metrics(metric), self.losses, graph.outputs, strict=True
+        ):
+            found = [metrics.get(name, one, tensor.shape) for name in item]
+            self.metrics.append(found)
+            self.metric_names.append([name for name, _ in found])
+
+    def _per_output(self, value: Any, what: str) -> list[Any]:
+        names = self.names
+        if isinstance(value, dict) and "name" not in value:
+            for name in value:
+                shapes.choice(name, names, f"output in {what}")
+            missing = [name for name in names if name not in value]
+            if missing:
+                raise ValueError(f"{what} lacks the output {', '.join(missing)}")
+            return [value[name] for name in names]
+        if isinstance(value, (list, tuple)):
+            if len(value) != len(names):
+                raise ValueError(f"{what} has {len(value)} entries for {len(names)} outputs")
+            return list(value)
+        return [value] * len(names)
+
+    def _metrics(self, value: Any) -> list[list[Any]]:
+        """Metrics per output: one list for all, a list of lists, or a dict by output."""
+        if value is None:
+            return [[] for _ in self.names]
+        if isinstance(value, dict):
+            for name in value:
+                shapes.choice(name, self.names, "output in metrics")
+            found = [value.get(name, []) for name in self.names]
+            return [list(f) if isinstance(f, (list, tuple)) else [f] for f in found]
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        if items and all(isinstance(item, (list, tuple)) for item in items):
+            return [list(item) for item in self._per_output(items, "metrics")]
+        return [list(items) for _ in self.names]
+
+    @property
+    def log_names(self) -> list[str]:
+        """Names of what a batch reports: the loss, the outputs' own where several, the metrics."""
+        several = len(self.names) > 1
+        names = ["loss", *(f"{name}_loss" for name in self.names if several)]
+        for output, found in zip(self.names, self.metric_names, strict=True):
+            names += [f"{output}_{name}" if several else name for name in found]
+        return names
+
+    def to_config(self) -> dict[str, Any]:
+        return {
+            "optimizer": optimizers.to_config(self.optimizer),
+            "loss": [losses.to_config(loss) for loss in self.losses],
+            "loss_weights": self.weights,
+            "metrics": self.metric_names,
+        }
+
+
+class Heads:
+    """The ends of a plan: reads targets, emits losses and metrics; given to `Plan` as ``heads``.
+
+    Attributes
+    ----------
+    targets : list of Input
+    values, totals : list of int
+        Double slots of the losses and of the metrics, output by output.
+    """
+
+    def __init__(self, graph: Graph, compiled: Compiled, gradients: bool) -> None:
+        self.graph = graph
+        self.compiled = compiled
+        self.gradients = gradients
+        self.targets: list[Input] = []
+        self.values: list[int] = []
+        self.totals: list[list[int]] = []
+        self.rows: list[int] = []  # of metrics, per sample
+
+    def __call__(self, b: Builder, outputs: list[Value]) -> list[Value | None]:
+        readers = self.graph.consumers()
+        grads: list[Value | None] = []
+        for tensor, y, loss, weight, found in zip(
+            self.graph.outputs, outputs, self.compiled.losses, self.compiled.weights,
+            self.compiled.metrics, strict=True,
+        ):  # fmt: skip
+            target = read(b, shapes.known(loss.target_shape(y.shape), loss.name), loss.labels)
+            ends = getattr(tensor.node.layer, "activation", None) == SOFTMAX
+            alone = not readers[tensor] and self.graph.outputs.count(tensor) == 1
+            fused = loss.after_softmax and ends and alone
+            dy = None
+            if self.gradients:
+                dy = b.value(y.shape)
+                dy = Value(dy.slot, dy.shape, dy.stride, pre_activation=fused)
+            self.targets.append(target)
+            self.values.append(b.buffer(0, 1, 8))
+            self.totals.append([b.buffer(0, 1, 8) for _ in found])
+            self.rows.append(y.pixels)
+            loss.emit(b, y, target.value, self.values[-1], dy, fused, weight)
+            for (_, metric), total in zip(found, self.totals[-1], strict=True):
+                metric.emit(b, y, target.value, total)
+            grads.append(dy)
+        for slot in (*self.values, *(t for found in self.totals for t in found)):
+            buffer = b.slots[slot].buffer
+            assert buffer is not None
+            buffer.touch(len(b.steps))  # read by the caller after the heads
+        return grads
+
+
+class BatchRunner:
+    """Runs batches of one plan with heads, and keeps the running means of what they report."""
+
+    def __init__(self, plan: Plan, heads: Heads, running: RunningPass) -> None:
+        self.plan = plan
+        self.heads = heads
+        self.running = running
+        self.names = heads.compiled.log_names
+        double = np.dtype(np.float64)
+        view = running.native.view
+        self.losses = [view(slot, (1,), double) for slot in heads.values]
+        self.hits = [[view(slot, (1,), double) for slot in found] for found in heads.totals]
+        self.reset()
+
+    def reset(self) -> None:
+        """Start new means."""
+        self.samples = 0
+        self.sums = [0.0] * len(self.names)
+
+    def forward(
+        self, x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: np.ndarray | None, n: int,
+        seed: int, step: int,
+    ) -> None:  # fmt: skip
+        """Read n rows of inputs and targets, run forward and the heads, add to the means."""
+        running = self.running
+        for entry, rows in zip(self.plan.inputs, x, strict=True):
+            running.read(entry, rows, index, n)
+        for entry, rows in zip(self.heads.targets, y, strict=True):
+            running.read(entry, rows, index, n)
+        running.forward(n, seed, step)
+        self._add(n)
+
+    def _add(self, n: int) -> None:
+        values = [float(value[0]) for value in self.losses]
+        total = sum(w * v for w, v in zip(self.heads.compiled.weights, values, strict=True))
+        numbers = [total, *(values if len(values) > 1 else ())]
+        for rows, found in zip(self.heads.rows, self.hits, strict=True):
+            numbers += [float(hits[0]) / (rows * n) for hits in found]
+        self.samples += n
+        for i, number in enumerate(numbers):
+            self.sums[i] += number * n
+
+    def logs(self) -> dict[str, float]:
+        """The means over all samples since `reset`."""
+        return {
+            name: total / self.samples for name, total in zip(self.names, self.sums, strict=True)
+        }
+
+
+def output_names(graph: Graph) -> list[str]:
+    """The outputs' layer names, numbered where a layer makes several."""
+    names: list[str] = []
+    for tensor in graph.outputs:
+        name = tensor.node.layer.name
+        count = sum(n == name or n.startswith(f"{name}_") for n in names)
+        names.append(f"{name}_{count}" if name in names else name)
+    return names
+
+
+def check_targets(
+    y: Any, graph: Graph, compiled: Compiled, outputs: Sequence[shapes.Shape], what: str = "y"
+) -> list[np.ndarray]:
+    """Target arrays, one per output, in a dtype that can be read by rows."""
+    from fastconv.data import as_list, readable
+
+    given = as_list(y, compiled.names, what)
+    arrays = []
+    for name, loss, value, shape in zip(
+        compiled.names, compiled.losses, given, outputs, strict=True
+    ):
+        arrays.append(readable(loss.check(value, shape, f"{what} for {name}")))
+    return arrays
