@@ -14,8 +14,8 @@ def floatx() -> str:
 def set_floatx(dtype: str) -> None:
     """Choose the compute type of models that are built from now on.
 
-    ``"float64"`` runs the reference kernels: the same text compiled in double, exact enough to check
-    gradients with finite differences, and slow. Train in ``"float32"``.
+    ``"float64"`` runs the reference kernels: the same text compiled in double, exact enough to
+    check gradients with finite differences, and slow. Train in ``"float32"``.
     """
     global _floatx
     if dtype not in ("float32", "float64"):

@@ -1,4 +1,4 @@
-"""The graph: layers applied to tensors, in the order in which they can run. The graph is the model."""
+"""The graph is the model: layers applied to tensors, in an order in which they can run."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -15,7 +15,6 @@ from fastconv.layer import Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
 from fastconv.parameter import Parameter, total
 from fastconv.plan import Plan, RunningPass
-from fastconv.shapes import Shape
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
 PLANS = 8  # plans kept per model: purposes times spatial sizes
@@ -82,7 +81,7 @@ class Model:
         """The layers and how they are joined; the graph is the model."""
         if self._graph is None:
             raise ValueError(
-                f"{self.name} has no input shape yet: begin with an Input, call build(shape), or fit"
+                f"{self.name} has no input shape yet: begin with an Input, or call build or fit"
             )
         return self._graph
 
@@ -593,7 +592,12 @@ class Sequential(Model):
     def add(self, layer: Any) -> None:
         """Append a layer (or begin with an Input)."""
         self._append(layer)
-        self._join()
+        try:
+            self._join()
+        except ValueError:
+            self._layers.pop()  # a layer that does not fit leaves the model as it was
+            self._join()
+            raise
 
     def pop(self) -> Layer:
         """Take the last layer off."""
@@ -620,7 +624,7 @@ class Sequential(Model):
             return
         if not isinstance(layer, Layer):
             raise ValueError(f"a Sequential model is made of layers, not {type(layer).__name__}")
-        if layer.arity is not None and layer.arity != 1 or layer.arity is None:
+        if (layer.arity is not None and layer.arity != 1) or layer.arity is None:
             raise ValueError(f"{layer.name} takes several inputs: use the functional form")
         if any(layer.name == other.name and layer is not other for other in self._layers):
             raise ValueError(f"two layers are named {layer.name!r}; names must be unique")

@@ -68,7 +68,8 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """``m ← momentum · m − rate · g``; ``w ← w + m``, or ``w + momentum · m − rate · g`` (Nesterov).
+    """``m ← momentum · m − rate · g``; ``w ← w + m``, or with Nesterov
+    ``w ← w + momentum · m − rate · g``.
 
     Parameters
     ----------

@@ -66,7 +66,8 @@ class Value:
 
     def reshape(self, shape: tuple[int, ...]) -> "Value":
         """The same contiguous buffer seen in another shape."""
-        assert self.contiguous and prod(shape) == prod(self.shape)
+        assert self.contiguous
+        assert prod(shape) == prod(self.shape)
         return replace(self, shape=shape, stride=shape[-1])
 
     def shared(self) -> "Value":
@@ -76,7 +77,7 @@ class Value:
 
 @dataclass
 class Buffer:
-    """One stretch of the arena: ``fixed + capacity * per_sample`` elements, and its life in steps."""
+    """One stretch of the arena, ``fixed + capacity * per_sample`` elements, and its life in steps."""
 
     per_sample: int
     fixed: int
@@ -156,7 +157,7 @@ class Builder:
 
     def slice(self, value: Value, start: int, channels: int) -> Value:
         """Channels ``start … start + channels`` of a tensor, in place."""
-        assert 0 <= start and start + channels <= value.channels
+        assert 0 <= start <= value.channels - channels
         slot = self.slots[value.slot]
         part = Slot(slot.buffer, slot.offset + start)
         return replace(value, slot=self._slot(part), shape=(*value.shape[:-1], channels))
@@ -371,7 +372,7 @@ class Plan:
     def place(self, capacity: int) -> tuple[dict[int, int], int]:
         """Byte offset of every placed slot for batches up to ``capacity``, and the arena's size.
 
-        Largest buffers first, each at the lowest offset where no buffer of an overlapping life lies.
+        Largest buffers first, each at the lowest offset that no buffer of an overlapping life has.
         """
         real = 8 if self.double else 4
         buffers = {id(s.buffer): s.buffer for s in self.slots if s.buffer and s.buffer.last >= 0}
@@ -466,10 +467,8 @@ class RunningPass:
 
 def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:
     """An input (or target) of this shape: its tensor and the slots that the caller binds."""
-    if labels:
-        value = Value(b.buffer(prod(shape), itemsize=4), shape, shape[-1])
-    else:
-        value = b.value(shape)
+    slot = b.buffer(prod(shape), itemsize=4 if labels else 0)
+    value = Value(slot, shape, shape[-1])
     buffer = b.slots[value.slot].buffer
     assert buffer is not None
     buffer.touch(0)  # read into the pass before the first step

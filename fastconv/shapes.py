@@ -1,4 +1,4 @@
-"""Checks and arithmetic on shapes. Shapes here are one sample's, channels last, without the batch."""
+"""Checks and arithmetic on shapes. A shape is one sample's, channels last, without the batch."""
 
 import difflib
 import math
@@ -89,7 +89,7 @@ def choice(value: Any, options: Iterable[str], name: str) -> Any:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Zeros before and after so that the output is ⌈size / stride⌉ long; the odd one comes after."""
+    """Zeros before and after for an output of ⌈size / stride⌉; the odd one comes after."""
     out = -(-size // stride)
     total = max(0, (out - 1) * stride + (kernel - 1) * dilation + 1 - size)
     return total // 2, total - total // 2
@@ -101,7 +101,7 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple
 
 
 def check_padding(padding: Any, rank: int, name: str = "padding") -> str | Pads:
-    """``"valid"``, ``"same"``, or explicit zeros: an int, one int a dim, or (before, after) a dim."""
+    """``"valid"``, ``"same"``, or explicit: an int, one int a dim, or (before, after) a dim."""
     if isinstance(padding, str):
         return str(choice(padding.lower(), ["valid", "same"], name))
     if isinstance(padding, Iterable):
@@ -152,8 +152,8 @@ def window_shape(
         result = window_output(size, kernel[dim], strides[dim], dilation[dim], pad[0])
         if result < 1:
             raise ValueError(
-                f"{who}: a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit into "
-                f"an input of {tuple(shape)} with padding {padding!r}"
+                f"{who}: a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit "
+                f"into an input of {tuple(shape)} with padding {padding!r}"
             )
         out.append(result)
     return tuple(out)

@@ -1,4 +1,4 @@
-"""What `compile` settles: optimizer, losses and metrics, and the run of one batch through a plan."""
+"""What `compile` settles, optimizer, losses and metrics, and the run of one batch."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -29,7 +29,7 @@ class _Weighted(Layer):
     def emit_forward(self, b: "Builder", x: "Value", y: "Value") -> None:
         """y = f(bias + x ∗ weight); f on the way out of the registers where that is free."""
         geometry = self.geometry(x, x.stride, y.stride)
-        panel = b.buffer(0, geometry.forward_panel(b.double))
+        panel = b.buffer(0, geometry.forward_panel_size)
         b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
         fused = self.activation.epilogue
         b.emit(
@@ -61,22 +61,23 @@ class _Weighted(Layer):
             db, add = b.gradient(self.bias)
             step = conv.BiasGradient(
                 pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch(dz.channels)),
+                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch_size(dz.channels)),
                 accumulate=add,
             )  # fmt: skip
             b.emit(step)
         dw, add = b.gradient(self.weight)
+        scratch = b.buffer(0, geometry.scratch_size) if geometry.scratch_size else -1
         b.emit(
             conv.ConvWeightGradient(
                 geometry, x=x.slot, dy=dz.slot, dw=dw,
-                scratch=b.buffer(0, geometry.weight_gradient_scratch(b.double)), accumulate=add,
+                scratch=scratch, accumulate=add,
             )
         )  # fmt: skip
 
     def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dz.stride)
-        panel = b.buffer(0, geometry.backward_panel(b.double))
+        panel = b.buffer(0, geometry.backward_panel_size)
         b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
         b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
         return dx

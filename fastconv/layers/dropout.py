@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Dropout(Layer):
-    """In training ``y = m · x / (1 − rate)`` with a random mask m ∈ {0, 1}, P(m = 0) = rate; else x.
+    """In training ``y = m · x / (1 − rate)``, m a random mask with P(m = 0) = rate; else ``y = x``.
 
-    Shapes: y has x's. Gradient: ``dx = m · dy / (1 − rate)``. The mask is a function of (seed, step,
-    position) by a counter-based generator, so backward makes it again instead of keeping it
+    Shapes: y has x's. Gradient: ``dx = m · dy / (1 − rate)``. The mask is a function of seed, step
+    and position by a counter-based generator, so backward makes it again instead of keeping it
     (Srivastava et al. 2014; Salmon et al. 2011 for the generator).
 
     Parameters

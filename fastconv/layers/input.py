@@ -47,6 +47,6 @@ class InputLayer(Layer):
         return {**super().get_config(), "shape": list(self.shape)}
 
 
-def Input(shape: Any, *, name: str | None = None) -> Tensor:  # noqa: N802 (Keras' name)
+def Input(shape: Any, *, name: str | None = None) -> Tensor:
     """A symbolic input tensor of one sample's ``shape`` (see `InputLayer`)."""
     return InputLayer(shape, name=name).tensor()
