@@ -77,7 +77,7 @@ class Value:
 
 @dataclass
 class Buffer:
-    """One stretch of the arena, ``fixed + capacity * per_sample`` elements, and its life in steps."""
+    """One stretch of the arena: ``fixed + capacity * per_sample`` elements, its life in steps."""
 
     per_sample: int
     fixed: int
