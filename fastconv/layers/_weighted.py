@@ -1,5 +1,6 @@
 """What convolution and dense share: a weight, a bias and an activation over one gather product."""
 
+import math
 from typing import TYPE_CHECKING
 
 from fastconv._native import conv
@@ -29,8 +30,11 @@ class _Weighted(Layer):
     def emit_forward(self, b: "Builder", x: "Value", y: "Value") -> None:
         """y = f(bias + x ∗ weight); f on the way out of the registers where that is free."""
         geometry = self.geometry(x, x.stride, y.stride)
-        panel = b.buffer(0, geometry.forward_panel(b.double))
-        b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
+        panel = b.parameter(self.weight)
+        packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
+        if packed:
+            panel = b.buffer(0, geometry.forward_panel_size)
+            b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
         fused = self.activation.epilogue
         b.emit(
             conv.ConvForward(
@@ -41,6 +45,7 @@ class _Weighted(Layer):
                 y=y.slot,
                 activation=fused or 0,
                 slope=self.activation.alpha,
+                packed=packed,
             )
         )
         if fused is None:
@@ -61,7 +66,7 @@ class _Weighted(Layer):
             db, add = b.gradient(self.bias)
             step = conv.BiasGradient(
                 pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch(dz.channels)),
+                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch_size(dz.channels)),
                 accumulate=add,
             )  # fmt: skip
             b.emit(step)
@@ -69,14 +74,14 @@ class _Weighted(Layer):
         b.emit(
             conv.ConvWeightGradient(
                 geometry, x=x.slot, dy=dz.slot, dw=dw,
-                scratch=b.buffer(0, geometry.weight_gradient_scratch(b.double)), accumulate=add,
+                scratch=b.buffer(0, geometry.scratch_size), accumulate=add,
             )
         )  # fmt: skip
 
     def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dz.stride)
-        panel = b.buffer(0, geometry.backward_panel(b.double))
+        panel = b.buffer(0, geometry.backward_panel_size)
         b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
         b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
         return dx
