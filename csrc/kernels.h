@@ -11,6 +11,11 @@ typedef struct {
     ptrdiff_t in[3], out[3], window[3], stride[3], dilation[3], pad[3]; /* pad: before */
 } fc_window;
 
+/* The pixels that a weight gradient adds over: planes, rows and pixels, steps in elements. */
+typedef struct {
+    ptrdiff_t count[3], x_step[3], dy_step[3];
+} fc_walk;
+
 #define real float
 #define fc_kernels fc_kernels_f32
 #include "table.inl"

@@ -118,13 +118,12 @@ static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
 }
 
 /* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
-INLINE void outer_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t count,
-                       const real *x, ptrdiff_t x_row, ptrdiff_t x_step, const real *dy,
-                       ptrdiff_t dy_row, ptrdiff_t dy_step, real *dw, ptrdiff_t dw_stride,
-                       int accumulate)
+INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *walk, const real *x,
+                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate)
 {
     vec sum[OUTER_MR][2];
-    const ptrdiff_t last = n - (nv - 1) * VLEN;
+    const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
+    const ptrdiff_t x_step = walk->x_step[2], dy_step = walk->dy_step[2];
 
 #pragma GCC unroll 16
     for (int r = 0; r < m; r++)
@@ -135,23 +134,25 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t rows, p
                         : v == nv - 1 && last < VLEN ? v_load_tail(start, last) : v_load(start);
         }
 
-    for (ptrdiff_t row = 0; row < rows; row++) {
-        const real *xp = x + row * x_row, *dyp = dy + row * dy_row;
-        for (ptrdiff_t p = 0; p < count; p++, xp += x_step, dyp += dy_step) {
-            vec g[2];
-#pragma GCC unroll 2
-            for (int v = 0; v < nv; v++)
-                g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
-                                                  : v_load(dyp + v * VLEN);
-#pragma GCC unroll 16
-            for (int r = 0; r < m; r++) {
-                const vec a = v_set1(xp[r]);
+    for (ptrdiff_t plane = 0; plane < walk->count[0]; plane++)
+        for (ptrdiff_t row = 0; row < walk->count[1]; row++) {
+            const real *xp = x + plane * walk->x_step[0] + row * walk->x_step[1];
+            const real *dyp = dy + plane * walk->dy_step[0] + row * walk->dy_step[1];
+            for (ptrdiff_t p = 0; p < walk->count[2]; p++, xp += x_step, dyp += dy_step) {
+                vec g[2];
 #pragma GCC unroll 2
                 for (int v = 0; v < nv; v++)
-                    sum[r][v] = v_fma(a, g[v], sum[r][v]);
+                    g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
+                                                      : v_load(dyp + v * VLEN);
+#pragma GCC unroll 16
+                for (int r = 0; r < m; r++) {
+                    const vec a = v_set1(xp[r]);
+#pragma GCC unroll 2
+                    for (int v = 0; v < nv; v++)
+                        sum[r][v] = v_fma(a, g[v], sum[r][v]);
+                }
             }
         }
-    }
 
 #pragma GCC unroll 16
     for (int r = 0; r < m; r++)
@@ -165,20 +166,17 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t rows, p
         }
 }
 
-/* dw[i][0..n) (+)= Σ_row Σ_p x[row][p][i] · dy[row][p][0..n), i < m: the weight gradient of one tap
- * for m ≤ OUTER_MR input and n ≤ OUTER_NR output channels over rows × count pixels. */
-static void outer_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t count, const real *x,
-                       ptrdiff_t x_row, ptrdiff_t x_step, const real *dy, ptrdiff_t dy_row,
-                       ptrdiff_t dy_step, real *dw, ptrdiff_t dw_stride, int accumulate)
+/* dw[i][0..n) (+)= Σ_p x[p][i] · dy[p][0..n), i < m: the weight gradient of one tap for m ≤ OUTER_MR
+ * input and n ≤ OUTER_NR output channels over the pixels of a walk. */
+static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x,
+                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            outer_form(M, 2, n, rows, count, x, x_row, x_step, dy, dy_row, dy_step, dw, dw_stride, \
-                       accumulate);                                                                \
+            outer_form(M, 2, n, walk, x, dy, dw, dw_stride, accumulate);                           \
         else                                                                                       \
-            outer_form(M, 1, n, rows, count, x, x_row, x_step, dy, dy_row, dy_step, dw, dw_stride, \
-                       accumulate);                                                                \
+            outer_form(M, 1, n, walk, x, dy, dw, dw_stride, accumulate);                           \
         break;
     switch (m) {
         FORM(1) FORM(2) FORM(3) FORM(4) FORM(5) FORM(6)

@@ -14,33 +14,36 @@ cdef extern from "dispatch.h" nogil:
         Py_ssize_t[3] dilation
         Py_ssize_t[3] pad
 
+    ctypedef struct fc_walk:
+        Py_ssize_t[3] count
+        Py_ssize_t[3] x_step
+        Py_ssize_t[3] dy_step
+
     ctypedef struct fc_kernels_f32:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
         void (*pack_panel)(const float *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
-                           Py_ssize_t rows, Py_ssize_t cols, float *panel) noexcept
+                           Py_ssize_t rows, Py_ssize_t cols, float *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
                             const float *const *x, const float *const *w, Py_ssize_t w_stride,
                             const float *bias, bint accumulate, int activation, float slope,
-                            float *const *y) noexcept
-        void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t count,
-                           const float *x, Py_ssize_t x_row, Py_ssize_t x_step, const float *dy,
-                           Py_ssize_t dy_row, Py_ssize_t dy_step, float *dw,
-                           Py_ssize_t dw_stride, bint accumulate) noexcept
+                            float *const *y) noexcept nogil
+        void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
+                           const float *dy, float *dw, Py_ssize_t dw_stride,
+                           bint accumulate) noexcept nogil
 
     ctypedef struct fc_kernels_f64:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
         void (*pack_panel)(const double *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
-                           Py_ssize_t rows, Py_ssize_t cols, double *panel) noexcept
+                           Py_ssize_t rows, Py_ssize_t cols, double *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
                             const double *const *x, const double *const *w, Py_ssize_t w_stride,
                             const double *bias, bint accumulate, int activation, double slope,
-                            double *const *y) noexcept
-        void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t rows, Py_ssize_t count,
-                           const double *x, Py_ssize_t x_row, Py_ssize_t x_step,
-                           const double *dy, Py_ssize_t dy_row, Py_ssize_t dy_step, double *dw,
-                           Py_ssize_t dw_stride, bint accumulate) noexcept
+                            double *const *y) noexcept nogil
+        void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
+                           const double *dy, double *dw, Py_ssize_t dw_stride,
+                           bint accumulate) noexcept nogil
 
 # The tables in use; a forced change of ISA is seen at once by everyone who cimports these.
 cdef const fc_kernels_f32 *f32

@@ -1,5 +1,6 @@
 """What convolution and dense share: a weight, a bias and an activation over one gather product."""
 
+import math
 from typing import TYPE_CHECKING
 
 from fastconv._native import conv
@@ -29,8 +30,11 @@ class _Weighted(Layer):
     def emit_forward(self, b: "Builder", x: "Value", y: "Value") -> None:
         """y = f(bias + x ∗ weight); f on the way out of the registers where that is free."""
         geometry = self.geometry(x, x.stride, y.stride)
-        panel = b.buffer(0, geometry.forward_panel_size)
-        b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
+        panel = b.parameter(self.weight)
+        packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
+        if packed:
+            panel = b.buffer(0, geometry.forward_panel_size)
+            b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
         fused = self.activation.epilogue
         b.emit(
             conv.ConvForward(
@@ -41,6 +45,7 @@ class _Weighted(Layer):
                 y=y.slot,
                 activation=fused or 0,
                 slope=self.activation.alpha,
+                packed=packed,
             )
         )
         if fused is None:
@@ -66,11 +71,10 @@ class _Weighted(Layer):
             )  # fmt: skip
             b.emit(step)
         dw, add = b.gradient(self.weight)
-        scratch = b.buffer(0, geometry.scratch_size) if geometry.scratch_size else -1
         b.emit(
             conv.ConvWeightGradient(
                 geometry, x=x.slot, dy=dz.slot, dw=dw,
-                scratch=scratch, accumulate=add,
+                scratch=b.buffer(0, geometry.scratch_size), accumulate=add,
             )
         )  # fmt: skip
 
