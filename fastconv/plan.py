@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._native import elementwise
-from fastconv._native.step import ALIGNMENT, Pass, Program, Step
+from fastconv._native.step import ALIGNMENT, Extent, Pass, Program, PythonStep, Step
 from fastconv.graph import Graph
 from fastconv.layer import Frame, Node, Tensor
 from fastconv.layers.concatenate import Concatenate
@@ -223,6 +223,52 @@ class Builder:
                 self._check(step, extent, slot.buffer)
             elif slot.array is not None and extent.fixed > slot.array.size:
                 raise AssertionError(f"{step} reads past {slot.array.shape}")
+
+    def python(
+        self,
+        function: Callable[[list[np.ndarray], bool], Any],
+        reads: Sequence[Value | Parameter],
+        writes: Sequence[Value] = (),
+        gradients: Sequence[Parameter] = (),
+    ) -> None:
+        """Emit a step in Python, for layers of one's own.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(arrays, training)``; the arrays are those of ``reads``, ``writes`` and the
+            gradients of ``gradients``, in this order. It fills the writes, and *adds* to the
+            gradients, which are set to zero before where they should be.
+        reads : sequence of Value or Parameter
+            A Value is seen as (n, *shape).
+        writes : sequence of Value
+        gradients : sequence of Parameter
+        """
+        views: list[tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]] = []
+        touched: list[list[Extent]] = [[], []]
+        for side, items in enumerate((reads, writes)):
+            for item in items:
+                if isinstance(item, Parameter):
+                    views.append((self.parameter(item), None, item.shape))
+                    touched[side].append(Extent(views[-1][0], 0, item.value.size))
+                    continue
+                item = self.contiguous(item) if side == 0 else item
+                views.append((item.slot, item.shape, None))
+                touched[side].append(Extent(item.slot, prod(item.shape), 0))
+        fresh: list[bool] = []
+        for parameter in gradients:
+            slot, add = self.gradient(parameter)
+            fresh.append(not add)
+            views.append((slot, None, parameter.shape))
+            touched[1].append(Extent(slot, 0, parameter.value.size))
+
+        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
+            for array, new in zip(arrays[len(arrays) - len(fresh) :], fresh, strict=True):
+                if new and not accumulate:
+                    array[...] = 0
+            function(arrays, training)
+
+        self.emit(PythonStep(run, views, *touched))
 
     def _check(self, step: Step, extent: Any, buffer: Buffer) -> None:
         # a strided slice's last pixel ends before its stride does, so offsets need no room

@@ -41,12 +41,12 @@ cdef class Step:
 
 
 cdef class PythonStep(Step):
-    """A step in Python, for users' own layers: ``function(arrays, training)``.
+    """A step in Python, for users' own layers: ``function(arrays, training, accumulate)``.
 
     Parameters
     ----------
     function : callable
-        Called with a list of numpy views, one per slot in ``slots``, and the pass' state.
+        Called with a list of numpy views, one per slot in ``slots``, and two bools of the run.
     slots : sequence of (slot, per-sample shape or None, fixed shape or None)
         An entry with a per-sample shape is seen as ``(n, *shape)``, one with a fixed shape as is.
     reads, writes : sequence of Extent
@@ -74,7 +74,7 @@ cdef class PythonStep(Step):
         for slot, per_sample, fixed in self.slots:
             shape = fixed if per_sample is None else (c.n, *per_sample)
             arrays.append(_view(c.ptr[<Py_ssize_t> slot], shape, dtype))
-        self.function(arrays, bool(c.training))
+        self.function(arrays, bool(c.training), bool(c.accumulate))
 
 
 _raised = []  # what a Python step raised, until the program has stopped
