@@ -155,7 +155,9 @@ class BatchRunner:
     def reset(self) -> None:
         """Start new means."""
         self.samples = 0
-        self.sums = [0.0] * len(self.names)
+        self.sums = [0.0] * len(self.losses)
+        for hits in (hits for found in self.hits for hits in found):
+            hits[0] = 0  # the metrics' steps add to it
 
     def forward(
         self, x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: np.ndarray | None, n: int,
@@ -168,23 +170,19 @@ class BatchRunner:
         for entry, rows in zip(self.heads.targets, y, strict=True):
             running.read(entry, rows, index, n)
         running.forward(n, seed, step)
-        self._add(n)
-
-    def _add(self, n: int) -> None:
-        values = [float(value[0]) for value in self.losses]
-        total = sum(w * v for w, v in zip(self.heads.compiled.weights, values, strict=True))
-        numbers = [total, *(values if len(values) > 1 else ())]
-        for rows, found in zip(self.heads.rows, self.hits, strict=True):
-            numbers += [float(hits[0]) / (rows * n) for hits in found]
         self.samples += n
-        for i, number in enumerate(numbers):
-            self.sums[i] += number * n
+        for i, value in enumerate(self.losses):
+            self.sums[i] += n * float(value[0])
 
     def logs(self) -> dict[str, float]:
         """The means over all samples since `reset`."""
-        return {
-            name: total / self.samples for name, total in zip(self.names, self.sums, strict=True)
-        }
+        means = [total / self.samples for total in self.sums]
+        weights = self.heads.compiled.weights
+        numbers = [sum(w * mean for w, mean in zip(weights, means, strict=True))]
+        numbers += means if len(means) > 1 else []
+        for rows, found in zip(self.heads.rows, self.hits, strict=True):
+            numbers += [float(hits[0]) / (rows * self.samples) for hits in found]
+        return dict(zip(self.names, numbers, strict=True))
 
 
 def output_names(graph: Graph) -> list[str]:
