@@ -6,7 +6,9 @@ Each case makes fresh layers: a function from symbolic inputs to an output, and 
 
 from dataclasses import dataclass
 
-from fastconv import layers
+import numpy as np
+
+from fastconv import initializers, layers
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,19 @@ class Case:
     kink: float | None = None  # inputs must keep away from this number
 
 
+class Alternating(initializers.Initializer):
+    """2, −2, 2, …: biases that keep what comes out away from a kink at zero, on both sides."""
+
+    def draw(self, shape, generator):
+        return np.resize([2.0, -2.0], shape)
+
+
+FAR_FROM_ZERO = {
+    "kernel_initializer": initializers.RandomUniform(-0.1, 0.1),
+    "bias_initializer": Alternating(),
+}
+
+
 def one(make, shape, **kwargs):
     """A case of one input through one layer."""
     layer_id = kwargs.pop("id")
@@ -25,7 +40,8 @@ def one(make, shape, **kwargs):
 
 
 def conv(shape, *args, **kwargs):
-    words = "_".join(str(v).replace(" ", "") for v in (*shape, *args, *kwargs.values()))
+    named = [v for k, v in kwargs.items() if not k.endswith("initializer")]
+    words = "_".join(str(v).replace(" ", "") for v in (*shape, *args, *named))
     return one(lambda: layers.Conv2D(*args, **kwargs), shape, id=f"conv2d_{words}")
 
 
@@ -59,7 +75,9 @@ CASES = [
     conv((5, 5, 2), 3, 3, use_bias=False),
     conv((5, 5, 2), 3, 3, activation="sigmoid"),
     conv((5, 5, 2), 3, 3, activation="tanh"),
-    conv((5, 5, 2), 3, 2, activation="elu"),
+    conv((5, 5, 2), 3, 2, activation="relu", **FAR_FROM_ZERO),
+    conv((5, 5, 2), 3, 2, activation="leaky_relu", **FAR_FROM_ZERO),
+    conv((5, 5, 2), 3, 2, activation="elu", **FAR_FROM_ZERO),
     conv((4, 4, 2), 3, 2, activation="softmax"),
     one(lambda: layers.Dense(5), (7,), id="dense"),
     one(lambda: layers.Dense(5, activation="tanh"), (7,), id="dense_tanh"),
