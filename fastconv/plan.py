@@ -27,6 +27,8 @@ from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.input import InputLayer
 from fastconv.parameter import Parameter
 
+FOREVER = 1 << 30  # a step that no plan reaches
+
 
 @dataclass(frozen=True)
 class Value:
@@ -189,6 +191,15 @@ class Builder:
         ``itemsize`` in bytes where the elements are not reals.
         """
         return self._slot(Slot(Buffer(per_sample, fixed, itemsize)))
+
+    def lasting(self, fixed: int, itemsize: int = 0) -> int:
+        """A slot whose contents outlive a run: nothing else is ever placed there."""
+        slot = self.buffer(0, fixed, itemsize)
+        buffer = self.slots[slot].buffer
+        assert buffer is not None
+        buffer.touch(0)
+        buffer.touch(FOREVER)
+        return slot
 
     def external(self) -> int:
         """A slot that the caller binds before each run."""

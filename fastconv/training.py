@@ -124,17 +124,13 @@ class Heads:
                 dy = b.value(y.shape)
                 dy = Value(dy.slot, dy.shape, dy.stride, pre_activation=fused)
             self.targets.append(target)
-            self.values.append(b.buffer(0, 1, 8))
-            self.totals.append([b.buffer(0, 1, 8) for _ in found])
+            self.values.append(b.lasting(1, 8))
+            self.totals.append([b.lasting(1, 8) for _ in found])
             self.rows.append(y.pixels)
             loss.emit(b, y, target.value, self.values[-1], dy, fused, weight)
             for (_, metric), total in zip(found, self.totals[-1], strict=True):
                 metric.emit(b, y, target.value, total)
             grads.append(dy)
-        for slot in (*self.values, *(t for found in self.totals for t in found)):
-            buffer = b.slots[slot].buffer
-            assert buffer is not None
-            buffer.touch(len(b.steps))  # read by the caller after the heads
         return grads
 
 
