@@ -14,4 +14,97 @@ typedef struct {
                         real *const *y);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x,
                        const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate);
+
+    /* kernels/activation.inl */
+    void (*activation_forward)(int kind, ptrdiff_t rows, ptrdiff_t cols, real alpha, real beta,
+                               real gamma, const real *x, ptrdiff_t x_stride, real *y,
+                               ptrdiff_t y_stride);
+    void (*activation_backward)(int kind, ptrdiff_t rows, ptrdiff_t cols, real alpha, real beta,
+                                const real *y, ptrdiff_t y_stride, const real *dy,
+                                ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
+
+    /* kernels/softmax.inl */
+    void (*softmax_forward)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
+                            real *y, ptrdiff_t y_stride);
+    void (*softmax_backward)(ptrdiff_t rows, ptrdiff_t cols, const real *y, ptrdiff_t y_stride,
+                             const real *dy, ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
+
+    /* kernels/elementwise.inl */
+    void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *y,
+                 ptrdiff_t y_stride);
+    void (*fill)(ptrdiff_t rows, ptrdiff_t cols, real value, real *y, ptrdiff_t y_stride);
+    void (*add)(ptrdiff_t rows, ptrdiff_t cols, const real *a, ptrdiff_t a_stride, const real *b,
+                ptrdiff_t b_stride, real *y, ptrdiff_t y_stride);
+    void (*affine)(ptrdiff_t rows, ptrdiff_t cols, real scale, real offset, const real *x,
+                   ptrdiff_t x_stride, real *y, ptrdiff_t y_stride);
+    void (*cast)(int kind, ptrdiff_t count, const void *source, real *y);
+    void (*cast_labels)(int kind, ptrdiff_t count, const void *source, int32_t *y);
+
+    /* kernels/pool.inl */
+    void (*max_pool_forward)(const fc_window *g, ptrdiff_t channels, const real *x,
+                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, uint16_t *index,
+                             ptrdiff_t first, ptrdiff_t last);
+    void (*max_pool_backward)(const fc_window *g, ptrdiff_t channels, const real *dy,
+                              ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                              ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
+    void (*average_pool_forward)(const fc_window *g, ptrdiff_t channels, int count_padding,
+                                 const real *x, ptrdiff_t x_stride, real *y, ptrdiff_t y_stride,
+                                 ptrdiff_t first, ptrdiff_t last);
+    void (*average_pool_backward)(const fc_window *g, ptrdiff_t channels, int count_padding,
+                                  const real *dy, ptrdiff_t dy_stride, real *dx,
+                                  ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
+    void (*global_average_forward)(ptrdiff_t pixels, ptrdiff_t cols, const real *x,
+                                   ptrdiff_t x_stride, real *y);
+    void (*global_average_backward)(ptrdiff_t pixels, ptrdiff_t cols, const real *dy, real *dx,
+                                    ptrdiff_t dx_stride);
+    void (*global_max_forward)(ptrdiff_t pixels, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
+                               real *y, int32_t *index);
+    void (*global_max_backward)(ptrdiff_t pixels, ptrdiff_t cols, const real *dy,
+                                const int32_t *index, real *dx, ptrdiff_t dx_stride);
+
+    /* kernels/norm.inl */
+    void (*moments)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *mean,
+                    real *m2);
+    void (*moments_merge)(ptrdiff_t rows, ptrdiff_t piece, ptrdiff_t channels, ptrdiff_t first,
+                          ptrdiff_t last, real *scratch, real *mean, real *variance);
+    void (*norm_forward)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x,
+                         ptrdiff_t x_stride, const real *mean, const real *variance,
+                         const real *gamma, const real *beta, real *y, ptrdiff_t y_stride);
+    void (*norm_sums)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x, ptrdiff_t x_stride,
+                      const real *mean, const real *variance, const real *dy, ptrdiff_t dy_stride,
+                      real *sum, real *sum_xhat);
+    void (*norm_sums_merge)(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t last,
+                            int accumulate, real *scratch, real *dgamma, real *dbeta);
+    void (*norm_backward)(ptrdiff_t rows, ptrdiff_t cols, real eps, real weight, const real *x,
+                          ptrdiff_t x_stride, const real *mean, const real *variance,
+                          const real *gamma, const real *sum, const real *sum_xhat, const real *dy,
+                          ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
+    void (*norm_backward_constant)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *variance,
+                                   const real *gamma, const real *dy, ptrdiff_t dy_stride, real *dx,
+                                   ptrdiff_t dx_stride);
+    void (*norm_update_running)(ptrdiff_t channels, real momentum, const real *batch,
+                                real *running);
+
+    /* kernels/random.inl */
+    void (*philox_group)(uint64_t key, uint64_t block, uint64_t step, uint32_t *out);
+    void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, real scale, ptrdiff_t first,
+                    ptrdiff_t last, ptrdiff_t count, const real *x, real *y);
+
+    /* kernels/loss.inl */
+    double (*cross_entropy)(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,
+                            const real *p, ptrdiff_t p_stride, const int32_t *labels,
+                            const real *targets, ptrdiff_t targets_stride, const real *weights,
+                            ptrdiff_t rows_per_weight, double scale, real *dx, ptrdiff_t dx_stride);
+    double (*squared_error)(ptrdiff_t count, const real *p, const real *t, real slope, real *dx);
+    ptrdiff_t (*count_hits)(ptrdiff_t rows, ptrdiff_t cols, const real *p, ptrdiff_t p_stride,
+                            const int32_t *labels, const real *targets, ptrdiff_t targets_stride);
+    ptrdiff_t (*count_binary_hits)(ptrdiff_t count, real threshold, const real *p, const real *t);
+
+    /* kernels/update.inl */
+    void (*sgd)(ptrdiff_t count, real rate, real momentum, int nesterov, real *w, const real *g,
+                real *m);
+    void (*adam)(ptrdiff_t count, real alpha, real rest1, real rest2, real eps, real *w,
+                 const real *g, real *m, real *v);
+    void (*adadelta)(ptrdiff_t count, real rate, real rho, real rest, real eps, real *w,
+                     const real *g, real *a, real *d);
 } fc_kernels;

@@ -7,6 +7,15 @@
 #pragma pop_macro("real")
 
 #include "gemm.inl"
+#include "math.inl"
+#include "activation.inl"
+#include "softmax.inl"
+#include "elementwise.inl"
+#include "pool.inl"
+#include "norm.inl"
+#include "random.inl"
+#include "loss.inl"
+#include "update.inl"
 
 extern const FC_KERNELS FC_TABLE; /* declared before it is defined: visible to dispatch.c alone */
 const FC_KERNELS FC_TABLE = {
@@ -18,4 +27,39 @@ const FC_KERNELS FC_TABLE = {
     .pack_panel = pack_panel,
     .gather_tile = gather_tile,
     .outer_tile = outer_tile,
+    .activation_forward = activation_forward,
+    .activation_backward = activation_backward,
+    .softmax_forward = softmax_forward,
+    .softmax_backward = softmax_backward,
+    .copy = copy,
+    .fill = fill,
+    .add = add,
+    .affine = affine,
+    .cast = cast,
+    .cast_labels = cast_labels,
+    .max_pool_forward = max_pool_forward,
+    .max_pool_backward = max_pool_backward,
+    .average_pool_forward = average_pool_forward,
+    .average_pool_backward = average_pool_backward,
+    .global_average_forward = global_average_forward,
+    .global_average_backward = global_average_backward,
+    .global_max_forward = global_max_forward,
+    .global_max_backward = global_max_backward,
+    .moments = moments,
+    .moments_merge = moments_merge,
+    .norm_forward = norm_forward,
+    .norm_sums = norm_sums,
+    .norm_sums_merge = norm_sums_merge,
+    .norm_backward = norm_backward,
+    .norm_backward_constant = norm_backward_constant,
+    .norm_update_running = norm_update_running,
+    .philox_group = philox_group,
+    .dropout = dropout,
+    .cross_entropy = cross_entropy,
+    .squared_error = squared_error,
+    .count_hits = count_hits,
+    .count_binary_hits = count_binary_hits,
+    .sgd = sgd,
+    .adam = adam,
+    .adadelta = adadelta,
 };

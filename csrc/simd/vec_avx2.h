@@ -35,7 +35,9 @@ static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline mask v_gt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+static inline mask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline mask v_nan(vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline mask v_first(ptrdiff_t n) { return _mm256_castsi256_ps(tail_lanes(n)); }
 static inline mask v_or(mask a, mask b) { return _mm256_or_ps(a, b); }
 static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }

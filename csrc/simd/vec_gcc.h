@@ -37,7 +37,15 @@ static inline vec v_mul(vec a, vec b) { return a * b; }
 static inline vec v_div(vec a, vec b) { return a / b; }
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings here */
 static inline mask v_gt(vec a, vec b) { return a > b; }
+static inline mask v_eq(vec a, vec b) { return a == b; }
 static inline mask v_nan(vec a) { return a != a; }
+static inline mask v_first(ptrdiff_t n) /* true in the first n lanes */
+{
+    mask m = {0};
+    for (int i = 0; i < VLEN; i++)
+        m[i] = -(i < n);
+    return m;
+}
 static inline mask v_or(mask a, mask b) { return a | b; }
 static inline vec v_select(mask m, vec a, vec b) { return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
 /* max and min return b where either is NaN, as the x86 instructions do */

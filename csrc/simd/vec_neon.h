@@ -33,7 +33,13 @@ static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
 static inline vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 static inline mask v_gt(vec a, vec b) { return vcgtq_f32(a, b); }
+static inline mask v_eq(vec a, vec b) { return vceqq_f32(a, b); }
 static inline mask v_nan(vec a) { return vmvnq_u32(vceqq_f32(a, a)); }
+static inline mask v_first(ptrdiff_t n) /* true in the first n lanes */
+{
+    const int32x4_t lane = {0, 1, 2, 3};
+    return vcltq_s32(lane, vdupq_n_s32((int32_t)n));
+}
 static inline mask v_or(mask a, mask b) { return vorrq_u32(a, b); }
 static inline vec v_select(mask m, vec a, vec b) { return vbslq_f32(m, a, b); }
 static inline vec v_max(vec a, vec b) { return v_select(vcgtq_f32(a, b), a, b); }

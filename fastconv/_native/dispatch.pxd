@@ -8,6 +8,7 @@ ctypedef fused real:
 
 cdef extern from "dispatch.h" nogil:
     ctypedef struct fc_window:
+        Py_ssize_t[3] in_ "in"
         Py_ssize_t[3] out
         Py_ssize_t[3] window
         Py_ssize_t[3] stride
@@ -31,6 +32,104 @@ cdef extern from "dispatch.h" nogil:
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
                            const float *dy, float *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
+        void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, float alpha,
+                                   float beta, float gamma, const float *x, Py_ssize_t x_stride,
+                                   float *y, Py_ssize_t y_stride) noexcept nogil
+        void (*activation_backward)(int kind, Py_ssize_t rows, Py_ssize_t cols, float alpha,
+                                    float beta, const float *y, Py_ssize_t y_stride,
+                                    const float *dy, Py_ssize_t dy_stride, float *dx,
+                                    Py_ssize_t dx_stride) noexcept nogil
+        void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const float *x,
+                                Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
+        void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const float *y,
+                                 Py_ssize_t y_stride, const float *dy, Py_ssize_t dy_stride,
+                                 float *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*copy)(Py_ssize_t rows, Py_ssize_t cols, const float *x, Py_ssize_t x_stride,
+                     float *y, Py_ssize_t y_stride) noexcept nogil
+        void (*fill)(Py_ssize_t rows, Py_ssize_t cols, float value, float *y,
+                     Py_ssize_t y_stride) noexcept nogil
+        void (*add)(Py_ssize_t rows, Py_ssize_t cols, const float *a, Py_ssize_t a_stride,
+                    const float *b, Py_ssize_t b_stride, float *y,
+                    Py_ssize_t y_stride) noexcept nogil
+        void (*affine)(Py_ssize_t rows, Py_ssize_t cols, float scale, float offset, const float *x,
+                       Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
+        void (*cast)(int kind, Py_ssize_t count, const void *source, float *y) noexcept nogil
+        void (*cast_labels)(int kind, Py_ssize_t count, const void *source,
+                            int32_t *y) noexcept nogil
+        void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const float *x,
+                                 Py_ssize_t x_stride, float *y, Py_ssize_t y_stride,
+                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const float *dy,
+                                  Py_ssize_t dy_stride, const uint16_t *index, float *dx,
+                                  Py_ssize_t dx_stride, Py_ssize_t first,
+                                  Py_ssize_t last) noexcept nogil
+        void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,
+                                     const float *x, Py_ssize_t x_stride, float *y,
+                                     Py_ssize_t y_stride, Py_ssize_t first,
+                                     Py_ssize_t last) noexcept nogil
+        void (*average_pool_backward)(const fc_window *g, Py_ssize_t channels, int count_padding,
+                                      const float *dy, Py_ssize_t dy_stride, float *dx,
+                                      Py_ssize_t dx_stride, Py_ssize_t first,
+                                      Py_ssize_t last) noexcept nogil
+        void (*global_average_forward)(Py_ssize_t pixels, Py_ssize_t cols, const float *x,
+                                       Py_ssize_t x_stride, float *y) noexcept nogil
+        void (*global_average_backward)(Py_ssize_t pixels, Py_ssize_t cols, const float *dy,
+                                        float *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*global_max_forward)(Py_ssize_t pixels, Py_ssize_t cols, const float *x,
+                                   Py_ssize_t x_stride, float *y, int32_t *index) noexcept nogil
+        void (*global_max_backward)(Py_ssize_t pixels, Py_ssize_t cols, const float *dy,
+                                    const int32_t *index, float *dx,
+                                    Py_ssize_t dx_stride) noexcept nogil
+        void (*moments)(Py_ssize_t rows, Py_ssize_t cols, const float *x, Py_ssize_t x_stride,
+                        float *mean, float *m2) noexcept nogil
+        void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,
+                              Py_ssize_t first, Py_ssize_t last, float *scratch, float *mean,
+                              float *variance) noexcept nogil
+        void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, float eps, const float *x,
+                             Py_ssize_t x_stride, const float *mean, const float *variance,
+                             const float *gamma, const float *beta, float *y,
+                             Py_ssize_t y_stride) noexcept nogil
+        void (*norm_sums)(Py_ssize_t rows, Py_ssize_t cols, float eps, const float *x,
+                          Py_ssize_t x_stride, const float *mean, const float *variance,
+                          const float *dy, Py_ssize_t dy_stride, float *sum,
+                          float *sum_xhat) noexcept nogil
+        void (*norm_sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                                Py_ssize_t last, int accumulate, float *scratch, float *dgamma,
+                                float *dbeta) noexcept nogil
+        void (*norm_backward)(Py_ssize_t rows, Py_ssize_t cols, float eps, float weight,
+                              const float *x, Py_ssize_t x_stride, const float *mean,
+                              const float *variance, const float *gamma, const float *sum,
+                              const float *sum_xhat, const float *dy, Py_ssize_t dy_stride,
+                              float *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_backward_constant)(Py_ssize_t rows, Py_ssize_t cols, float eps,
+                                       const float *variance, const float *gamma, const float *dy,
+                                       Py_ssize_t dy_stride, float *dx,
+                                       Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_update_running)(Py_ssize_t channels, float momentum, const float *batch,
+                                    float *running) noexcept nogil
+        void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
+                             uint32_t *out) noexcept nogil
+        void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, float scale,
+                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t count, const float *x,
+                        float *y) noexcept nogil
+        double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
+                                const float *p, Py_ssize_t p_stride, const int32_t *labels,
+                                const float *targets, Py_ssize_t targets_stride,
+                                const float *weights, Py_ssize_t rows_per_weight, double scale,
+                                float *dx, Py_ssize_t dx_stride) noexcept nogil
+        double (*squared_error)(Py_ssize_t count, const float *p, const float *t, float slope,
+                                float *dx) noexcept nogil
+        Py_ssize_t (*count_hits)(Py_ssize_t rows, Py_ssize_t cols, const float *p,
+                                 Py_ssize_t p_stride, const int32_t *labels, const float *targets,
+                                 Py_ssize_t targets_stride) noexcept nogil
+        Py_ssize_t (*count_binary_hits)(Py_ssize_t count, float threshold, const float *p,
+                                        const float *t) noexcept nogil
+        void (*sgd)(Py_ssize_t count, float rate, float momentum, int nesterov, float *w,
+                    const float *g, float *m) noexcept nogil
+        void (*adam)(Py_ssize_t count, float alpha, float rest1, float rest2, float eps, float *w,
+                     const float *g, float *m, float *v) noexcept nogil
+        void (*adadelta)(Py_ssize_t count, float rate, float rho, float rest, float eps, float *w,
+                         const float *g, float *a, float *d) noexcept nogil
 
     ctypedef struct fc_kernels_f64:
         const char *isa
@@ -44,6 +143,105 @@ cdef extern from "dispatch.h" nogil:
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
                            const double *dy, double *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
+        void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, double alpha,
+                                   double beta, double gamma, const double *x, Py_ssize_t x_stride,
+                                   double *y, Py_ssize_t y_stride) noexcept nogil
+        void (*activation_backward)(int kind, Py_ssize_t rows, Py_ssize_t cols, double alpha,
+                                    double beta, const double *y, Py_ssize_t y_stride,
+                                    const double *dy, Py_ssize_t dy_stride, double *dx,
+                                    Py_ssize_t dx_stride) noexcept nogil
+        void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const double *x,
+                                Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
+        void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const double *y,
+                                 Py_ssize_t y_stride, const double *dy, Py_ssize_t dy_stride,
+                                 double *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*copy)(Py_ssize_t rows, Py_ssize_t cols, const double *x, Py_ssize_t x_stride,
+                     double *y, Py_ssize_t y_stride) noexcept nogil
+        void (*fill)(Py_ssize_t rows, Py_ssize_t cols, double value, double *y,
+                     Py_ssize_t y_stride) noexcept nogil
+        void (*add)(Py_ssize_t rows, Py_ssize_t cols, const double *a, Py_ssize_t a_stride,
+                    const double *b, Py_ssize_t b_stride, double *y,
+                    Py_ssize_t y_stride) noexcept nogil
+        void (*affine)(Py_ssize_t rows, Py_ssize_t cols, double scale, double offset,
+                       const double *x, Py_ssize_t x_stride, double *y,
+                       Py_ssize_t y_stride) noexcept nogil
+        void (*cast)(int kind, Py_ssize_t count, const void *source, double *y) noexcept nogil
+        void (*cast_labels)(int kind, Py_ssize_t count, const void *source,
+                            int32_t *y) noexcept nogil
+        void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const double *x,
+                                 Py_ssize_t x_stride, double *y, Py_ssize_t y_stride,
+                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const double *dy,
+                                  Py_ssize_t dy_stride, const uint16_t *index, double *dx,
+                                  Py_ssize_t dx_stride, Py_ssize_t first,
+                                  Py_ssize_t last) noexcept nogil
+        void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,
+                                     const double *x, Py_ssize_t x_stride, double *y,
+                                     Py_ssize_t y_stride, Py_ssize_t first,
+                                     Py_ssize_t last) noexcept nogil
+        void (*average_pool_backward)(const fc_window *g, Py_ssize_t channels, int count_padding,
+                                      const double *dy, Py_ssize_t dy_stride, double *dx,
+                                      Py_ssize_t dx_stride, Py_ssize_t first,
+                                      Py_ssize_t last) noexcept nogil
+        void (*global_average_forward)(Py_ssize_t pixels, Py_ssize_t cols, const double *x,
+                                       Py_ssize_t x_stride, double *y) noexcept nogil
+        void (*global_average_backward)(Py_ssize_t pixels, Py_ssize_t cols, const double *dy,
+                                        double *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*global_max_forward)(Py_ssize_t pixels, Py_ssize_t cols, const double *x,
+                                   Py_ssize_t x_stride, double *y, int32_t *index) noexcept nogil
+        void (*global_max_backward)(Py_ssize_t pixels, Py_ssize_t cols, const double *dy,
+                                    const int32_t *index, double *dx,
+                                    Py_ssize_t dx_stride) noexcept nogil
+        void (*moments)(Py_ssize_t rows, Py_ssize_t cols, const double *x, Py_ssize_t x_stride,
+                        double *mean, double *m2) noexcept nogil
+        void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,
+                              Py_ssize_t first, Py_ssize_t last, double *scratch, double *mean,
+                              double *variance) noexcept nogil
+        void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, double eps, const double *x,
+                             Py_ssize_t x_stride, const double *mean, const double *variance,
+                             const double *gamma, const double *beta, double *y,
+                             Py_ssize_t y_stride) noexcept nogil
+        void (*norm_sums)(Py_ssize_t rows, Py_ssize_t cols, double eps, const double *x,
+                          Py_ssize_t x_stride, const double *mean, const double *variance,
+                          const double *dy, Py_ssize_t dy_stride, double *sum,
+                          double *sum_xhat) noexcept nogil
+        void (*norm_sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                                Py_ssize_t last, int accumulate, double *scratch, double *dgamma,
+                                double *dbeta) noexcept nogil
+        void (*norm_backward)(Py_ssize_t rows, Py_ssize_t cols, double eps, double weight,
+                              const double *x, Py_ssize_t x_stride, const double *mean,
+                              const double *variance, const double *gamma, const double *sum,
+                              const double *sum_xhat, const double *dy, Py_ssize_t dy_stride,
+                              double *dx, Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_backward_constant)(Py_ssize_t rows, Py_ssize_t cols, double eps,
+                                       const double *variance, const double *gamma,
+                                       const double *dy, Py_ssize_t dy_stride, double *dx,
+                                       Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_update_running)(Py_ssize_t channels, double momentum, const double *batch,
+                                    double *running) noexcept nogil
+        void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
+                             uint32_t *out) noexcept nogil
+        void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, double scale,
+                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t count, const double *x,
+                        double *y) noexcept nogil
+        double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
+                                const double *p, Py_ssize_t p_stride, const int32_t *labels,
+                                const double *targets, Py_ssize_t targets_stride,
+                                const double *weights, Py_ssize_t rows_per_weight, double scale,
+                                double *dx, Py_ssize_t dx_stride) noexcept nogil
+        double (*squared_error)(Py_ssize_t count, const double *p, const double *t, double slope,
+                                double *dx) noexcept nogil
+        Py_ssize_t (*count_hits)(Py_ssize_t rows, Py_ssize_t cols, const double *p,
+                                 Py_ssize_t p_stride, const int32_t *labels, const double *targets,
+                                 Py_ssize_t targets_stride) noexcept nogil
+        Py_ssize_t (*count_binary_hits)(Py_ssize_t count, double threshold, const double *p,
+                                        const double *t) noexcept nogil
+        void (*sgd)(Py_ssize_t count, double rate, double momentum, int nesterov, double *w,
+                    const double *g, double *m) noexcept nogil
+        void (*adam)(Py_ssize_t count, double alpha, double rest1, double rest2, double eps,
+                     double *w, const double *g, double *m, double *v) noexcept nogil
+        void (*adadelta)(Py_ssize_t count, double rate, double rho, double rest, double eps,
+                         double *w, const double *g, double *a, double *d) noexcept nogil
 
 # The tables in use; a forced change of ISA is seen at once by everyone who cimports these.
 cdef const fc_kernels_f32 *f32

@@ -11,12 +11,15 @@ ctypedef struct Context:
     int threads
     uint64_t seed       # of this run's random numbers, with the step below
     uint64_t step
-    int failed          # a Python step raised; the program stops
+    int failed          # a step raised; the program stops
 
 cdef class Step:
     cdef readonly tuple reads       # of Extent
     cdef readonly tuple writes      # of Extent
     cdef void run(self, Context *c) noexcept nogil
+
+# Stop the program after this step; Pass.run raises `error`. Called with the GIL.
+cdef void fail(Context *c, object error) noexcept
 
 # A parallel region opens only when its work (in floating-point operations or elements, whichever
 # says more) pays for waking the team.

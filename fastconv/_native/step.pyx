@@ -22,8 +22,11 @@ from fastconv._native.dispatch cimport (
     flush_denormals_on, flush_denormals_restore, thread_count,
 )
 
-Extent = namedtuple("Extent", "slot per_sample fixed", defaults=(0, 0))
-Extent.__doc__ = "A run with n samples touches fixed + n * per_sample elements of this slot."
+Extent = namedtuple("Extent", "slot per_sample fixed itemsize", defaults=(0, 0, 0))
+Extent.__doc__ = """A run with n samples touches fixed + n * per_sample elements of this slot.
+
+``itemsize`` is the size of one element in bytes; 0 stands for the pass' own real, float32 or
+float64. Labels, indexes, losses and data from outside have a size of their own."""
 
 cdef size_t LINE = 64  # bytes: a cache line and the widest vector
 ALIGNMENT = LINE
@@ -65,8 +68,7 @@ cdef class PythonStep(Step):
             try:
                 self.call(c)
             except BaseException as error:
-                c.failed = 1
-                _raised.append(error)
+                fail(c, error)
 
     cdef call(self, Context *c):
         arrays = []
@@ -77,7 +79,13 @@ cdef class PythonStep(Step):
         self.function(arrays, bool(c.training), bool(c.accumulate))
 
 
-_raised = []  # what a Python step raised, until the program has stopped
+_raised = []  # what a step raised, until the program has stopped
+
+
+cdef void fail(Context *c, object error) noexcept:
+    """Stop the program after this step; its ``run`` raises ``error``."""
+    c.failed = 1
+    _raised.append(error)
 
 
 cdef _view(void *address, shape, dtype):
@@ -221,23 +229,30 @@ def execute(Step step not None, arrays, Py_ssize_t n, *, bint training=False,
     ----------
     step : Step
     arrays : dict of slot → array
-        C-contiguous; all float32, or all float64 for the reference (integer slots aside). Each is
-        checked against what the step says that it touches.
+        C-contiguous; all float32, or all float64 for the reference (slots with an element size of
+        their own aside). Each is checked against what the step says that it touches.
     n : int
         Samples.
     """
-    cdef Py_ssize_t need
-    floats = {a.dtype for a in arrays.values() if a.dtype.kind == "f"}
-    if len(floats) > 1 or not floats <= {np.dtype(np.float32), np.dtype(np.float64)}:
-        raise ValueError(f"arrays are all float32 or all float64, not {sorted(map(str, floats))}")
-    runner = Pass(max(arrays, default=-1) + 1, 0, np.dtype(np.float64) in floats)
-    for extent in (*step.reads, *step.writes):
+    extents = step.reads + step.writes
+    for extent in extents:
         if extent.slot not in arrays:
             raise ValueError(f"{type(step).__name__} needs an array for slot {extent.slot}")
+    own = {extent.slot for extent in extents if extent.itemsize}
+    reals = {array.dtype for slot, array in arrays.items() if slot not in own}
+    if len(reals) > 1 or not reals <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise ValueError(f"arrays are all float32 or all float64, not {sorted(map(str, reals))}")
+    runner = Pass(max(arrays, default=-1) + 1, 0, np.dtype(np.float64) in reals)
+    for extent in extents:
+        array = arrays[extent.slot]
+        itemsize = extent.itemsize or runner.dtype.itemsize
+        if array.itemsize != itemsize:
+            raise ValueError(f"{type(step).__name__}: slot {extent.slot} holds elements of "
+                             f"{array.itemsize} bytes, not {itemsize}")
         need = extent.fixed + n * extent.per_sample
-        if arrays[extent.slot].size < need:
+        if array.size < need:
             raise ValueError(f"{type(step).__name__}: slot {extent.slot} holds "
-                             f"{arrays[extent.slot].size} elements, {need} are needed")
+                             f"{array.size} elements, {need} are needed")
     for extent in step.writes:
         if not arrays[extent.slot].flags.writeable:
             raise ValueError(f"{type(step).__name__}: slot {extent.slot} is read-only")

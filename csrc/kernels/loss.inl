@@ -1,0 +1,168 @@
+/* Losses and hits. A row is one prediction of `cols` classes; a kernel returns the weighted sum of
+ * the losses of its rows, in double, and writes their gradients.
+ *
+ * Cross-entropy is −Σ t log p, for targets t given whole (targets) or as one class (labels). Where
+ * both might be, labels is NULL for targets and the reverse. */
+
+enum {
+    CROSS_ENTROPY_FUSED,         /* p is a softmax, the gradient is that of its logits */
+    CROSS_ENTROPY_PROBABILITIES, /* p is scaled to sum 1 and clipped, as Keras does */
+    CROSS_ENTROPY_LOGITS,
+};
+
+#define PROBABILITY_EPSILON 1e-7
+
+INLINE double clipped(double p) /* NaN stays NaN */
+{
+    return p < PROBABILITY_EPSILON ? PROBABILITY_EPSILON
+           : p > 1 - PROBABILITY_EPSILON ? 1 - PROBABILITY_EPSILON : p;
+}
+
+/* −Σ t log clip(p / sum) */
+INLINE double entropy_of_probabilities(ptrdiff_t cols, const real *p, double sum, ptrdiff_t label,
+                                       const real *t)
+{
+    if (!t)
+        return -log(clipped((double)p[label] / sum));
+    double value = 0;
+    for (ptrdiff_t j = 0; j < cols; j++)
+        value -= t[j] == 0 && p[j] == p[j] ? 0 : (double)t[j] * log(clipped((double)p[j] / sum));
+    return value;
+}
+
+/* Σ t (log Σ e^x − x) */
+INLINE double entropy_of_logits(ptrdiff_t cols, const real *x, double log_sum, ptrdiff_t label,
+                                const real *t)
+{
+    if (!t)
+        return log_sum - (double)x[label];
+    double value = 0;
+    for (ptrdiff_t j = 0; j < cols; j++)
+        if (t[j] != 0)
+            value += (double)t[j] * (log_sum - (double)x[j]);
+    return value;
+}
+
+/* With q = p / s, s = Σ p: dx = (g − Σ g q) / s, g = −t / q inside the clip and 0 outside. */
+INLINE void probabilities_gradient(ptrdiff_t cols, const real *p, double sum, ptrdiff_t label,
+                                   const real *t, double weight, real *dx)
+{
+    double dot = 0;
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        const double q = (double)p[j] / sum, target = t ? (double)t[j] : j == label;
+        const int inside = !(q < PROBABILITY_EPSILON || q > 1 - PROBABILITY_EPSILON);
+        dot -= inside ? target : 0;
+    }
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        const double q = (double)p[j] / sum, target = t ? (double)t[j] : j == label;
+        const int inside = !(q < PROBABILITY_EPSILON || q > 1 - PROBABILITY_EPSILON);
+        dx[j] = (real)(((inside && target != 0 ? -target / q : 0) - dot) / sum * weight);
+    }
+}
+
+/* dx = (p · scale · Σ t − t) · weight: the gradient at the logits; dx may be p. */
+INLINE void logits_gradient(ptrdiff_t cols, const real *p, real scale, ptrdiff_t label,
+                            const real *t, real weight, real *dx)
+{
+    real total = 1;
+    if (t) {
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < cols; j++)
+            sum += (double)t[j];
+        total = (real)sum;
+    }
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        const real target = t ? t[j] : (real)(j == label);
+        dx[j] = (p[j] * scale * total - target) * weight;
+    }
+}
+
+/* Rows [0, rows) of p and labels or targets; weights (or NULL) has one per rows_per_weight rows, of
+ * which row 0 is number `first`. dx (or NULL) is the gradient of the sum, times scale; dx may be p
+ * except in the probabilities mode. Labels lie in [0, cols): the caller has looked. */
+static double cross_entropy(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,
+                            const real *p, ptrdiff_t p_stride, const int32_t *labels,
+                            const real *targets, ptrdiff_t targets_stride, const real *weights,
+                            ptrdiff_t rows_per_weight, double scale, real *dx,
+                            ptrdiff_t dx_stride)
+{
+    double total = 0;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *x = p + r * p_stride, *t = targets ? targets + r * targets_stride : NULL;
+        real *d = dx ? dx + r * dx_stride : NULL;
+        const ptrdiff_t label = labels ? labels[r] : 0;
+        const double weight = weights ? (double)weights[(first + r) / rows_per_weight] : 1;
+        const double slope = weight * scale;
+        if (mode == CROSS_ENTROPY_FUSED) {
+            total += weight * entropy_of_probabilities(cols, x, 1, label, t);
+            if (d)
+                logits_gradient(cols, x, 1, label, t, (real)slope, d);
+        } else if (mode == CROSS_ENTROPY_PROBABILITIES) {
+            double sum = 0;
+            for (ptrdiff_t j = 0; j < cols; j++)
+                sum += (double)x[j];
+            total += weight * entropy_of_probabilities(cols, x, sum, label, t);
+            if (d)
+                probabilities_gradient(cols, x, sum, label, t, slope, d);
+        } else {
+            const real top = row_max(cols, x), sum = row_exp_sum(cols, top, x, NULL);
+            total += weight * entropy_of_logits(cols, x, (double)top + log((double)sum), label, t);
+            if (d) {
+                row_exp_sum(cols, top, x, d);
+                logits_gradient(cols, d, 1 / sum, label, t, (real)slope, d);
+            }
+        }
+    }
+    return total;
+}
+
+/* Σ (p − t)² over count elements, 1024 at a time in vectors and those in double;
+ * dx (or NULL) = slope · (p − t), and may be p. */
+static double squared_error(ptrdiff_t count, const real *p, const real *t, real slope, real *dx)
+{
+    const vec s = v_set1(slope);
+    double total = 0;
+    for (ptrdiff_t i = 0; i < count;) {
+        const ptrdiff_t end = count - i < 1024 ? count : i + 1024;
+        vec sum = v_zero();
+        for (; i < end; i += VLEN) {
+            const ptrdiff_t n = end - i < VLEN ? end - i : VLEN;
+            const vec d = v_sub(load_part(p + i, n), load_part(t + i, n));
+            sum = v_fma(d, d, sum);
+            if (dx)
+                store_part(dx + i, v_mul(d, s), n);
+        }
+        total += (double)v_sum(sum);
+    }
+    return total;
+}
+
+/* The first maximum; a NaN counts as one, as in numpy. */
+INLINE ptrdiff_t argmax(ptrdiff_t cols, const real *x)
+{
+    ptrdiff_t best = 0;
+    for (ptrdiff_t j = 1; j < cols && x[best] == x[best]; j++)
+        if (!(x[j] <= x[best]))
+            best = j;
+    return best;
+}
+
+/* How many rows have their largest p at the label, or at the largest target. */
+static ptrdiff_t count_hits(ptrdiff_t rows, ptrdiff_t cols, const real *p, ptrdiff_t p_stride,
+                            const int32_t *labels, const real *targets, ptrdiff_t targets_stride)
+{
+    ptrdiff_t hits = 0;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        hits += argmax(cols, p + r * p_stride) ==
+                (labels ? labels[r] : argmax(cols, targets + r * targets_stride));
+    return hits;
+}
+
+/* How many elements are on their target's side: t = (p > threshold). */
+static ptrdiff_t count_binary_hits(ptrdiff_t count, real threshold, const real *p, const real *t)
+{
+    ptrdiff_t hits = 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        hits += t[i] == (real)(p[i] > threshold);
+    return hits;
+}

@@ -1,0 +1,201 @@
+"""Pointwise activations and softmax.
+
+Tensors are pixels × channels with a pixel stride. The backward steps need the output y alone, so
+that a forward pass may work in place.
+"""
+
+from libc.math cimport INFINITY, NAN
+
+from fastconv._native.dispatch cimport f32, f64
+from fastconv._native.split cimport RowStep
+from fastconv._native.step cimport Context
+
+from fastconv._native.checks import in_place, number, stride_of, strided, whole
+
+LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH = range(6)
+
+cdef enum:  # the kinds of csrc/kernels/activation.inl
+    K_LINEAR, K_RELU, K_RELU_GENERAL, K_ELU, K_SIGMOID, K_TANH
+
+
+cdef class _Activation(RowStep):
+    """What the two directions share: which function, on how many pixels and channels."""
+
+    cdef int kind
+    cdef double alpha, beta, gamma
+
+    cdef choose(self, kind, alpha, beta, gamma, pixels, channels):
+        self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
+        self.alpha = number("alpha", alpha, 0)
+        self.beta = number("beta", beta, 0)
+        self.gamma = number("gamma", gamma, 0)
+        if kind == LEAKY_RELU:
+            self.beta, self.gamma = INFINITY, 0
+        if kind in (RELU, LEAKY_RELU):
+            plain = self.alpha == 0 and self.beta == INFINITY and self.gamma == 0
+            self.kind = K_RELU if plain else K_RELU_GENERAL
+            if self.beta == INFINITY:
+                self.beta = NAN  # which no x reaches
+        elif kind in (LINEAR, ELU, SIGMOID, TANH):
+            self.kind = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
+        else:
+            raise ValueError(f"kind is one of this module's constants, not {kind!r}")
+
+
+cdef class ActivationForward(_Activation):
+    """y = f(x); x and y may be one slot.
+
+    Parameters
+    ----------
+    kind : int
+        LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID or TANH.
+    alpha, beta, gamma : float
+        Slope below the threshold (RELU, LEAKY_RELU) or scale (ELU); cap (RELU, inf: none);
+        threshold (RELU).
+    pixels, channels : int
+        Of one sample.
+    x, y : int
+        Slots, (n, pixels, channels).
+    x_stride, y_stride : int
+        Elements from one pixel to the next.
+    """
+
+    cdef Py_ssize_t x, x_stride, y, y_stride
+
+    def __init__(self, kind, alpha, beta, gamma, pixels, channels, x, x_stride, y, y_stride):
+        self.choose(kind, alpha, beta, gamma, pixels, channels)
+        self.x_stride = stride_of("x_stride", x_stride, channels)
+        self.y_stride = stride_of("y_stride", y_stride, channels)
+        in_place(x, x_stride, y, y_stride)
+        self.reads = (strided(x, pixels, channels, x_stride),)
+        self.writes = (strided(y, pixels, channels, y_stride),)
+        self.x, self.y = x, y
+        self.flat = x_stride == y_stride == channels
+        self.cost = 10 if self.kind >= K_ELU else 1  # an exponential: about ten operations
+
+    cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                   Py_ssize_t cols) noexcept nogil:
+        cdef Py_ssize_t x = self.at(first, self.x_stride), y = self.at(first, self.y_stride)
+        if c.f64:
+            f64.activation_forward(
+                self.kind, rows, cols, self.alpha, self.beta, self.gamma,
+                <double *> c.ptr[self.x] + x, self.x_stride,
+                <double *> c.ptr[self.y] + y, self.y_stride)
+        else:
+            f32.activation_forward(
+                self.kind, rows, cols, self.alpha, self.beta, self.gamma,
+                <float *> c.ptr[self.x] + x, self.x_stride,
+                <float *> c.ptr[self.y] + y, self.y_stride)
+
+
+cdef class ActivationBackward(_Activation):
+    """dx = dy · f'(x), the derivative taken from y alone; dy and dx may be one slot.
+
+    A NaN in y or dy is one in dx (but ReLU's zeros hide dy's). At y = 0 the derivative is the one
+    from below, at ReLU's largest value it is zero. Parameters as in `ActivationForward`.
+    """
+
+    cdef Py_ssize_t y, y_stride, dy, dy_stride, dx, dx_stride
+
+    def __init__(self, kind, alpha, beta, gamma, pixels, channels, y, y_stride, dy, dy_stride, dx,
+                 dx_stride):
+        self.choose(kind, alpha, beta, gamma, pixels, channels)
+        self.y_stride = stride_of("y_stride", y_stride, channels)
+        self.dy_stride = stride_of("dy_stride", dy_stride, channels)
+        self.dx_stride = stride_of("dx_stride", dx_stride, channels)
+        in_place(dy, dy_stride, dx, dx_stride)
+        in_place(y, y_stride, dx, dx_stride)
+        self.reads = (strided(y, pixels, channels, y_stride),
+                      strided(dy, pixels, channels, dy_stride))
+        self.writes = (strided(dx, pixels, channels, dx_stride),)
+        self.y, self.dy, self.dx = y, dy, dx
+        self.flat = y_stride == dy_stride == dx_stride == channels
+        self.cost = 1
+
+    cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                   Py_ssize_t cols) noexcept nogil:
+        cdef Py_ssize_t y = self.at(first, self.y_stride)
+        cdef Py_ssize_t dy = self.at(first, self.dy_stride), dx = self.at(first, self.dx_stride)
+        if c.f64:
+            f64.activation_backward(
+                self.kind, rows, cols, self.alpha, self.beta,
+                <double *> c.ptr[self.y] + y, self.y_stride,
+                <double *> c.ptr[self.dy] + dy, self.dy_stride,
+                <double *> c.ptr[self.dx] + dx, self.dx_stride)
+        else:
+            f32.activation_backward(
+                self.kind, rows, cols, self.alpha, self.beta,
+                <float *> c.ptr[self.y] + y, self.y_stride,
+                <float *> c.ptr[self.dy] + dy, self.dy_stride,
+                <float *> c.ptr[self.dx] + dx, self.dx_stride)
+
+
+cdef class SoftmaxForward(RowStep):
+    """y = e^(x − max) / Σ e^(x − max) over the channels of each row; x and y may be one slot.
+
+    Parameters
+    ----------
+    rows, channels : int
+        Rows (pixels) of one sample, classes.
+    x, y : int
+        Slots, (n, rows, channels).
+    x_stride, y_stride : int
+        Elements from one row to the next.
+    """
+
+    cdef Py_ssize_t x, x_stride, y, y_stride
+
+    def __init__(self, rows, channels, x, x_stride, y, y_stride):
+        self.pixels, self.channels = whole("rows", rows), whole("channels", channels)
+        self.x_stride = stride_of("x_stride", x_stride, channels)
+        self.y_stride = stride_of("y_stride", y_stride, channels)
+        in_place(x, x_stride, y, y_stride)
+        self.reads = (strided(x, rows, channels, x_stride),)
+        self.writes = (strided(y, rows, channels, y_stride),)
+        self.x, self.y = x, y
+        self.cost = 20
+
+    cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                   Py_ssize_t cols) noexcept nogil:
+        cdef Py_ssize_t x = first * self.x_stride, y = first * self.y_stride
+        if c.f64:
+            f64.softmax_forward(rows, cols, <double *> c.ptr[self.x] + x, self.x_stride,
+                                <double *> c.ptr[self.y] + y, self.y_stride)
+        else:
+            f32.softmax_forward(rows, cols, <float *> c.ptr[self.x] + x, self.x_stride,
+                                <float *> c.ptr[self.y] + y, self.y_stride)
+
+
+cdef class SoftmaxBackward(RowStep):
+    """dx = y (dy − Σ y dy) over the channels of each row; dy and dx may be one slot.
+
+    Parameters as in `SoftmaxForward`.
+    """
+
+    cdef Py_ssize_t y, y_stride, dy, dy_stride, dx, dx_stride
+
+    def __init__(self, rows, channels, y, y_stride, dy, dy_stride, dx, dx_stride):
+        self.pixels, self.channels = whole("rows", rows), whole("channels", channels)
+        self.y_stride = stride_of("y_stride", y_stride, channels)
+        self.dy_stride = stride_of("dy_stride", dy_stride, channels)
+        self.dx_stride = stride_of("dx_stride", dx_stride, channels)
+        in_place(dy, dy_stride, dx, dx_stride)
+        in_place(y, y_stride, dx, dx_stride)
+        self.reads = (strided(y, rows, channels, y_stride),
+                      strided(dy, rows, channels, dy_stride))
+        self.writes = (strided(dx, rows, channels, dx_stride),)
+        self.y, self.dy, self.dx = y, dy, dx
+        self.cost = 4
+
+    cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                   Py_ssize_t cols) noexcept nogil:
+        cdef Py_ssize_t y = first * self.y_stride, dy = first * self.dy_stride
+        cdef Py_ssize_t dx = first * self.dx_stride
+        if c.f64:
+            f64.softmax_backward(rows, cols, <double *> c.ptr[self.y] + y, self.y_stride,
+                                 <double *> c.ptr[self.dy] + dy, self.dy_stride,
+                                 <double *> c.ptr[self.dx] + dx, self.dx_stride)
+        else:
+            f32.softmax_backward(rows, cols, <float *> c.ptr[self.y] + y, self.y_stride,
+                                 <float *> c.ptr[self.dy] + dy, self.dy_stride,
+                                 <float *> c.ptr[self.dx] + dx, self.dx_stride)
