@@ -84,7 +84,7 @@ SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fi
 
 sanitize: $(VENV)/.$(EXTRAS) ## kernel tests under the address and undefined-behaviour sanitizers (gcc)
 	CC=gcc FASTCONV_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-lib build/sanitize/lib
-	$(SANITIZED) $(BIN)/python -c \
+	$(SANITIZED) $(BIN)/python -P -c \
 		"from fastconv._native import dispatch; assert '-fsanitize' in dispatch.flags()"
 	$(SANITIZED) $(BIN)/pytest --capture=no -m kernels $(ARGS)
 
