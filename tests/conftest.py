@@ -20,10 +20,17 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that runs once per instruction set is a kernel test."""
+def runs_kernels(module: object) -> bool:
+    """Whether a test module works with kernels themselves, not with models."""
+    values = vars(module).values()
+    names = {getattr(v, "__module__", None) or getattr(v, "__name__", "") for v in values}
+    names.discard("fastconv._native.dispatch")
+    return any(n.startswith(("fastconv._native.", "fastconv.functional")) for n in names)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
-        if "isa" in getattr(item, "fixturenames", ()):
+        if "isa" in item.fixturenames or runs_kernels(item.module):
             item.add_marker(pytest.mark.kernels)
 
 
