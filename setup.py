@@ -1,20 +1,40 @@
 """Build: every csrc/isa/*.c once with its own flags, every fastconv/_native/*.pyx once.
 
 Only the extension ``dispatch`` links the C objects; the others reach the kernel tables through it.
-Environment: ``FASTCONV_DEBUG=1`` turns Cython's checks on, ``FASTCONV_SANITIZE=1`` builds with the
-address and undefined-behaviour sanitizers, ``FASTCONV_OPENMP=0`` builds without threads.
+Environment: ``FASTCONV_DEBUG=1`` turns Cython's checks on, ``FASTCONV_SANITIZE=1`` adds the address
+and undefined-behaviour sanitizers, ``FASTCONV_OPENMP=0`` builds without threads,
+``FASTCONV_EXTENSIONS=0`` leaves the extensions out (for an editable install whose extensions are
+built in place). CC chooses the compiler.
 """
 
 import os
 import platform
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
+SANITIZE = os.environ.get("FASTCONV_SANITIZE") == "1"
+DEBUG = SANITIZE or os.environ.get("FASTCONV_DEBUG") == "1"
+OPENMP = os.environ.get("FASTCONV_OPENMP") != "0"
+EXTENSIONS = os.environ.get("FASTCONV_EXTENSIONS") != "0"
+
+# The one table of flags. Contraction off: fma happens where the text says so and nowhere else,
+# the same bits from every compiler. No link-time optimisation: it would mix instruction sets.
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = {
+    "all": ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden",
+            "-fno-lto"],
+    "release": ["-O3", "-g0"],
+    "debug": ["-O1", "-g"],
+    "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZERS],
+    "cython": ["-Wno-unused-function"],
+}  # fmt: skip
 X86 = ["-mavx2", "-mfma"]
 # One line per instruction set: the table's name and the flags that its file alone is compiled with.
 ISA_FLAGS = {
@@ -26,19 +46,15 @@ ISA_FLAGS = {
     },
     "aarch64": {"baseline": [], "neon": []},
 }  # fmt: skip
+
+MODE = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+CFLAGS = [*FLAGS["all"], *FLAGS[MODE]]
+LINK = SANITIZERS if SANITIZE else []
+BUILD = "build" if MODE == "release" else f"build/{MODE}"  # apart: objects carry no flags
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(
     platform.machine().lower(), platform.machine().lower()
 )
 TABLES = {**ISA_FLAGS.get(MACHINE, {"baseline": []}), "reference_f64": []}
-
-DEBUG = os.environ.get("FASTCONV_DEBUG") == "1"
-SANITIZE = os.environ.get("FASTCONV_SANITIZE") == "1"
-
-# fma happens where the text says so and nowhere else: the same bits from every compiler.
-CFLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-if SANITIZE:
-    CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
-               "-fno-sanitize-recover=undefined"]  # fmt: skip
 DIRECTIVES = {
     "language_level": "3",
     "boundscheck": DEBUG,
@@ -48,67 +64,88 @@ DIRECTIVES = {
     "embedsignature": True,
     "binding": False,
 }
-
-
-def openmp_flags() -> list[str]:
-    """``["-fopenmp"]`` where the compiler and its runtime take it, else none: a serial build."""
-    if os.environ.get("FASTCONV_OPENMP") == "0":
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.c")
-        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }")
-        command = [*os.environ.get("CC", "cc").split(), "-fopenmp", str(source)]
-        try:
-            done = subprocess.run([*command, "-o", f"{folder}/probe"], capture_output=True)
-        except OSError:
-            return []
-    return ["-fopenmp"] if done.returncode == 0 else []
-
-
-OPENMP = openmp_flags()
+# What is newer than its product is built again: an extension sees the headers of csrc, a kernel
+# object all that is included there.
+HEADERS = ["setup.py", *map(str, sorted(Path("csrc").glob("*.h"))), "csrc/table.inl"]
+INCLUDED = [
+    "setup.py",
+    *(str(p) for p in sorted(Path("csrc").rglob("*")) if p.suffix in {".h", ".inl"}),
+]
 
 
 class BuildKernels(build_ext):
     """Compile the kernel tables, each with its own flags, and hand the objects to ``dispatch``."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count() or 1
+
+    def build_extensions(self) -> None:
+        self.openmp = self.openmp_flags()
+        for ext in self.extensions:
+            ext.depends += HEADERS
+            ext.extra_compile_args += self.openmp
+            ext.extra_link_args += self.openmp
+        super().build_extensions()
+
     def build_extension(self, ext: Extension) -> None:
         if ext.name.endswith(".dispatch"):
-            ext.extra_objects = [
-                *self.compile_c(["csrc/dispatch.c"], []),
-                *(o for isa, flags in TABLES.items()
-                  for o in self.compile_c([f"csrc/isa/{isa}.c"], flags)),
-            ]  # fmt: skip
+            sources = {"csrc/dispatch.c": []}
+            sources.update((f"csrc/isa/{isa}.c", flags) for isa, flags in TABLES.items())
+            with ThreadPoolExecutor(self.parallel) as pool:
+                ext.extra_objects = list(pool.map(self.compile_c, sources, sources.values()))
+            ext.depends += ext.extra_objects
         super().build_extension(ext)
 
-    def compile_c(self, sources: list[str], flags: list[str]) -> list[str]:
-        return self.compiler.compile(
-            sources,
-            output_dir=self.build_temp,
-            include_dirs=["csrc"],
-            macros=[("FC_FLAGS", '"' + " ".join([*CFLAGS, *OPENMP]) + '"')]
-            + [(f"FC_HAVE_{isa.upper()}", "1") for isa in TABLES],
-            extra_postargs=[*CFLAGS, *flags],
-            depends=[str(p) for p in Path("csrc").rglob("*") if p.suffix in {".h", ".inl"}],
-        )
+    def compile_c(self, source: str, flags: list[str]) -> str:
+        [target] = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        if self.force or newer_group([source, *INCLUDED], target):
+            self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=["csrc"],
+                macros=[("FC_FLAGS", '"' + " ".join([*CFLAGS, *self.openmp]) + '"')]
+                + [(f"FC_HAVE_{isa.upper()}", "1") for isa in TABLES],
+                extra_postargs=[*CFLAGS, *flags],
+            )
+        return target
+
+    def openmp_flags(self) -> list[str]:
+        """``["-fopenmp"]`` where the compiler has it and its runtime; else none, a serial build."""
+        if not OPENMP:
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads(); }")
+            command = [*self.compiler.compiler, "-fopenmp", str(source), "-o", f"{folder}/probe"]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return ["-fopenmp"]
+        self.warn(f"a serial build: {self.compiler.compiler[0]} finds no OpenMP runtime")
+        return []
 
 
 def extensions() -> list[Extension]:
-    link = [*OPENMP, *(["-fsanitize=address,undefined"] if SANITIZE else [])]
-    kernels = [str(p) for p in sorted(Path("csrc").rglob("*")) if p.suffix in {".c", ".h", ".inl"}]
     return [
         Extension(
             f"fastconv._native.{source.stem}",
             [str(source)],
             include_dirs=["csrc"],
-            depends=kernels,
-            extra_compile_args=[*CFLAGS, *OPENMP, "-Wno-unused-function"],
-            extra_link_args=link,
+            extra_compile_args=[*CFLAGS, *FLAGS["cython"]],
+            extra_link_args=[*LINK],
         )
         for source in sorted(Path("fastconv/_native").glob("*.pyx"))
     ]
 
 
 setup(
-    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, quiet=True),
+    ext_modules=cythonize(
+        extensions(),
+        compiler_directives=DIRECTIVES,
+        build_dir=f"{BUILD}/cython",
+        quiet=True,
+    )
+    if EXTENSIONS
+    else [],
     cmdclass={"build_ext": BuildKernels},
+    options={"build": {"build_base": BUILD}},
 )

@@ -7,6 +7,8 @@ and ``import fastconv.datasets`` loads no training code.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastconv.version import __version__
+
 if TYPE_CHECKING:
     from fastconv import datasets, functional, initializers, layers, losses, metrics, optimizers
     from fastconv.backend import floatx, set_floatx, set_random_seed
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from fastconv.layers.input import Input
     from fastconv.model import Model, Sequential
     from fastconv.saving import load_model, save_model
-
-__version__ = "0.1.0"
 
 # public name → module that has it
 _NAMES = {
@@ -34,9 +34,9 @@ _NAMES = {
 _MODULES = {"datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers"}
 
 __all__ = [
-    "Input", "Model", "Sequential", "datasets", "floatx", "functional", "get_num_threads",
-    "initializers", "layers", "load_model", "losses", "metrics", "optimizers", "save_model",
-    "set_floatx", "set_num_threads", "set_random_seed", "show_config",
+    "Input", "Model", "Sequential", "__version__", "datasets", "floatx", "functional",
+    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "optimizers",
+    "save_model", "set_floatx", "set_num_threads", "set_random_seed", "show_config",
 ]  # fmt: skip
 
 

@@ -106,12 +106,23 @@ static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
                         y);                                                                        \
         break;
     switch (m) {
-        FORM(1) FORM(2) FORM(3) FORM(4) FORM(5) FORM(6)
+        FORM(1)
+        FORM(2)
+        FORM(3)
+        FORM(4)
+        FORM(5)
+        FORM(6)
 #if GATHER_MR > 6
-        FORM(7) FORM(8) FORM(9) FORM(10) FORM(11) FORM(12)
+        FORM(7)
+        FORM(8)
+        FORM(9)
+        FORM(10)
+        FORM(11)
+        FORM(12)
 #endif
 #if GATHER_MR > 12
-        FORM(13) FORM(14)
+        FORM(13)
+        FORM(14)
 #endif
     }
 #undef FORM
@@ -130,8 +141,9 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
 #pragma GCC unroll 2
         for (int v = 0; v < nv; v++) {
             const real *start = dw + r * dw_stride + v * VLEN;
-            sum[r][v] = !accumulate ? v_zero()
-                        : v == nv - 1 && last < VLEN ? v_load_tail(start, last) : v_load(start);
+            sum[r][v] = !accumulate                  ? v_zero()
+                        : v == nv - 1 && last < VLEN ? v_load_tail(start, last)
+                                                     : v_load(start);
         }
 
     for (ptrdiff_t plane = 0; plane < walk->count[0]; plane++)
@@ -168,8 +180,8 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
 
 /* dw[i][0..n) (+)= Σ_p x[p][i] · dy[p][0..n), i < m: the weight gradient of one tap for m ≤ OUTER_MR
  * input and n ≤ OUTER_NR output channels over the pixels of a walk. */
-static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x,
-                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate)
+static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
+                       real *dw, ptrdiff_t dw_stride, int accumulate)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
@@ -179,12 +191,23 @@ static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real
             outer_form(M, 1, n, walk, x, dy, dw, dw_stride, accumulate);                           \
         break;
     switch (m) {
-        FORM(1) FORM(2) FORM(3) FORM(4) FORM(5) FORM(6)
+        FORM(1)
+        FORM(2)
+        FORM(3)
+        FORM(4)
+        FORM(5)
+        FORM(6)
 #if OUTER_MR > 6
-        FORM(7) FORM(8) FORM(9) FORM(10) FORM(11) FORM(12)
+        FORM(7)
+        FORM(8)
+        FORM(9)
+        FORM(10)
+        FORM(11)
+        FORM(12)
 #endif
 #if OUTER_MR > 12
-        FORM(13) FORM(14)
+        FORM(13)
+        FORM(14)
 #endif
     }
 #undef FORM

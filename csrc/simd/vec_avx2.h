@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "touch.h"
+
 #define VLEN 8
 #define REAL_IS_DOUBLE 0
 #define GATHER_MR 6
@@ -23,10 +25,12 @@ static inline vec v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_load_tail(const float *p, ptrdiff_t n)
 {
+    touch(p, n);
     return _mm256_maskload_ps(p, tail_lanes(n));
 }
 static inline void v_store_tail(float *p, vec a, ptrdiff_t n)
 {
+    touch(p, n);
     _mm256_maskstore_ps(p, tail_lanes(n), a);
 }
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }

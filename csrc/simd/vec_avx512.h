@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "touch.h"
+
 #define VLEN 16
 #define REAL_IS_DOUBLE 0
 #define GATHER_MR 14
@@ -19,10 +21,12 @@ static inline vec v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
 static inline vec v_load_tail(const float *p, ptrdiff_t n)
 {
+    touch(p, n);
     return _mm512_maskz_loadu_ps(tail_lanes(n), p);
 }
 static inline void v_store_tail(float *p, vec a, ptrdiff_t n)
 {
+    touch(p, n);
     _mm512_mask_storeu_ps(p, tail_lanes(n), a);
 }
 static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }

@@ -11,6 +11,7 @@ Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 def tile_sizes(double: bool = False) -> dict[str, int]: ...
+def panel_size(taps: int, groups: int, depth: int, width: int) -> int: ...
 
 class ConvGeometry:
     in_size: Triple

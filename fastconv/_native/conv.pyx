@@ -8,8 +8,8 @@ o · stride = i + pad − k · dilation, so pixels that agree modulo the stride 
 along a phase o moves by one. A dense layer is one tap over one pixel.
 
 Weights are read from panels, [group][panel][tap][channel][NR], packed once per run (the input
-gradient's have the two channel axes changed over and the taps sorted by phase). With a single tap the
-forward walk can read the weights where they lie, which is best for dense layers.
+gradient's have the two channel axes changed over and the taps sorted by phase). With a single tap
+the forward walk can read the weights where they lie, which is best for dense layers.
 
 Each output adds its terms in the order of the panel, tap by tap and channel by channel. Cutting the
 sum into chunks stores and reloads the same partial sums, and a pixel never looks at its neighbours,
@@ -122,7 +122,7 @@ cdef inline Py_ssize_t share(Py_ssize_t i, Py_ssize_t parts, Py_ssize_t total) n
 # ---- geometry -----------------------------------------------------------------------------------
 
 cdef struct Lattice:
-    # destination pixels start + j * step, 0 ≤ j < count; tap t reads source pixel j * move + shift[t]
+    # destination pixels start + j * step, 0 ≤ j < count; tap t reads pixel j * move + shift[t]
     Py_ssize_t[3] count, start, step, move
     Py_ssize_t taps, first      # first: place of tap 0 in a panel
     Py_ssize_t *shift           # [taps][3]
@@ -213,8 +213,8 @@ cdef class ConvGeometry:
             (i + b + a - (k - 1) * d - 1) // s + 1 for i, k, s, d, (b, a)
             in zip(self.in_size, self.kernel, self.strides, self.dilation, self.pads))
         if min(out_size) < 1:
-            raise ValueError(f"kernel {self.kernel} with dilation {self.dilation} does not fit into "
-                             f"in_size {self.in_size} with pads {self.pads}")
+            raise ValueError(f"kernel {self.kernel} with dilation {self.dilation} does not fit "
+                             f"into in_size {self.in_size} with pads {self.pads}")
         self._check_products(out_size, channels, filters, groups, x_stride, y_stride)
         self.out_size = out_size
         self.channels, self.filters, self.groups = channels, filters, groups
@@ -315,7 +315,7 @@ cdef class ConvGeometry:
         free(self.seen)
 
     cdef Py_ssize_t pieces(self, Py_ssize_t n) noexcept nogil:
-        """Pieces of a batch of n in the weight gradient: several while all copies of dw are small."""
+        """Pieces of a batch of n in the weight gradient: while the copies of dw are small."""
         cdef Py_ssize_t pieces = 1
         while 2 * pieces <= min(n, PIECES) and 2 * pieces * self.weight_size <= COPIES:
             pieces *= 2
@@ -489,7 +489,7 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     cdef Py_ssize_t cols = min(nr, g.width - panel * nr)
     cdef Py_ssize_t stride = nr if packed else g.groups * g.width
     cdef Py_ssize_t count = chunk.t1 - chunk.t0, depth = chunk.i1 - chunk.i0, hop
-    cdef Py_ssize_t i, t, r, m, tile, first = share(task.tile0, task.tiles, task.pixels), at = first
+    cdef Py_ssize_t t, r, m, tile, first = share(task.tile0, task.tiles, task.pixels), at = first
     cdef Py_ssize_t safe = depth
     if packed:
         w += ((task.group * ceil_div(g.width, nr) + panel) * g.taps + s.first + chunk.t0) \
@@ -939,7 +939,7 @@ cdef class ConvWeightGradient(Step):
 
 cdef void sum_strip(const real *dy, Py_ssize_t rows, Py_ssize_t channels, Py_ssize_t stride,
                     real *total) noexcept nogil:
-    """total = Σ of the rows: an outer product with a one, chunks of rows that the L1 cache holds."""
+    """total = Σ of the rows: an outer product with a one, in chunks that the L1 cache holds."""
     cdef real one = 1
     cdef fc_walk walk
     cdef Py_ssize_t chunk, first, panel, column, nr = outer_nr(dy)

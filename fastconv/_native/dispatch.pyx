@@ -30,6 +30,7 @@ MAX_THREADS = 1024
 
 cdef int threads = 1
 cdef object threads_why = ""
+cdef bint forked = False
 f64 = fc_reference()
 
 
@@ -51,7 +52,7 @@ def set_isa(str name not None) -> None:
     global f32
     cdef const fc_kernels_f32 *table = fc_kernels_by_name(name.encode())
     if table is NULL:
-        raise ValueError(f"no kernel table {name!r} on this CPU; there are {', '.join(isa_names())}")
+        raise ValueError(f"no kernel table {name!r} here; there are {', '.join(isa_names())}")
     f32 = table
 
 
@@ -96,48 +97,49 @@ def set_num_threads(n, why: str = "set_num_threads") -> None:
         raise ValueError(f"the number of threads is an integer, not {n!r}")
     if not 1 <= n.__index__() <= MAX_THREADS:
         raise ValueError(f"the number of threads lies in 1..{MAX_THREADS}, not {n}")
+    if forked and n > 1:
+        raise RuntimeError("a forked process has one thread, since OpenMP's threads do not survive "
+                           "a fork; start workers by multiprocessing's 'spawn' to give them more")
     if not FC_OPENMP:
         threads, threads_why = 1, "this build has no OpenMP"
     else:
         threads, threads_why = n.__index__(), why
 
 
-def cpu_quota() -> float | None:
-    """CPUs that the container may use: cgroup v2 ``cpu.max``, v1 ``cfs``; None without a limit."""
+def cpu_quota(root: str = "") -> float | None:
+    """CPUs that the container may use, None without a limit.
+
+    The tightest limit on the process' control group and its ancestors: ``cpu.max`` of cgroup v2,
+    ``cpu.cfs_quota_us`` over ``cpu.cfs_period_us`` of v1, read below ``root``.
+    """
     def read(path):
         try:
-            with open(path) as file:
-                return file.read().split()
+            with open(f"{root}{path}") as file:
+                return file.read()
         except OSError:
-            return None
+            return ""
 
     limits = []
-    folder = "/sys/fs/cgroup"
-    groups = [""]
-    try:
-        with open("/proc/self/cgroup") as file:
-            groups += [line.split(":", 2)[2].strip() for line in file if line.startswith("0::")]
-    except OSError:
-        pass
-    for group in groups:
-        # a limit may stand on any ancestor
-        path = group.rstrip("/")
-        while True:
-            words = read(f"{folder}{path}/cpu.max")
-            if words and len(words) == 2 and words[0] != "max":
-                limits.append(float(words[0]) / float(words[1]))
-            if not path:
-                break
-            path = path.rpartition("/")[0]
-    quota = read(f"{folder}/cpu/cpu.cfs_quota_us")
-    period = read(f"{folder}/cpu/cpu.cfs_period_us")
-    if quota and period and int(quota[0]) > 0:
-        limits.append(int(quota[0]) / float(period[0]))
-    return min(limits) if limits else None
+    # the mounted roots count even where the group's own path is hidden from the container
+    for line in ["0::/", "0:cpu:/", *read("/proc/self/cgroup").splitlines()]:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            mount, names = "/sys/fs/cgroup", ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            mount, names = "/sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        parts = group.strip("/").split("/")
+        for depth in range(len(parts) + 1):
+            folder = "/".join([mount, *parts[:depth]])
+            words = [word for name in names for word in read(f"{folder}/{name}").split()]
+            if len(words) == 2 and all(word.isdigit() and int(word) > 0 for word in words):
+                limits.append(int(words[0]) / int(words[1]))
+    return min(limits, default=None)
 
 
-def default_num_threads() -> tuple[int, str]:
-    """The thread count of a fresh process, and why that many."""
+def default_num_threads(root: str = "") -> tuple[int, str]:
+    """The thread count of a fresh process, and why that many; `root` as in `cpu_quota`."""
     words = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if words:
         if words.isdigit() and int(words) > 0:
@@ -147,7 +149,7 @@ def default_num_threads() -> tuple[int, str]:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         cpus = os.cpu_count() or 1
-    quota = cpu_quota()
+    quota = cpu_quota(root)
     if quota is not None and quota < cpus:
         return max(1, int(quota)), f"the container's quota of {quota:g} CPUs, rounded down"
     return min(cpus, MAX_THREADS), "CPUs that this process may run on"
@@ -155,6 +157,8 @@ def default_num_threads() -> tuple[int, str]:
 
 def _after_fork() -> None:
     # GNU OpenMP's threads do not survive fork; a child that opened a region would hang
+    global forked
+    forked = True
     set_num_threads(1, "after a fork, where OpenMP's threads are gone")
 
 

@@ -1,0 +1,89 @@
+"""What this build runs on: instruction set, threads, compiler, versions."""
+
+import os
+import platform
+
+from fastconv._native import dispatch
+from fastconv.version import __version__
+
+__all__ = ["show_config", "config_info", "set_num_threads", "get_num_threads"]
+
+
+def set_num_threads(n: int) -> None:
+    """Use ``n`` threads from now on; results are the same bits for every ``n``.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. A build without OpenMP keeps to one thread, and `show_config` says so.
+    """
+    dispatch.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Threads that a kernel may use.
+
+    `set_num_threads` decides, then ``OMP_NUM_THREADS``, then the smaller of the process' CPU
+    affinity and the container's CPU quota.
+    """
+    return dispatch.num_threads()
+
+
+def config_info() -> dict[str, object]:
+    """The facts that `show_config` prints, for benchmark files and bug reports.
+
+    Returns
+    -------
+    dict
+        Plain values that json can write; a package that is not installed has version None.
+    """
+    openmp = dispatch.openmp()
+    return {
+        "fastconv": __version__,
+        "isa": dispatch.isa(),
+        "isa_available": list(dispatch.isa_names()),
+        "threads": dispatch.num_threads(),
+        "threads_why": dispatch.num_threads_why(),
+        "openmp": f"{openmp // 100}-{openmp % 100:02d}" if openmp else None,
+        "compiler": dispatch.compiler(),
+        "flags": dispatch.flags(),
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        **{name: _installed(name) for name in ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu")},
+    }
+
+
+def show_config() -> None:
+    """Print what this build runs on; goes into every bug report."""
+    info = config_info()
+    info["isa_available"] = ", ".join(dispatch.isa_names())
+    info["threads"] = f"{info['threads']} ({info.pop('threads_why')})"
+    info["openmp"] = info["openmp"] or "none: a serial build"
+    width = max(map(len, info))
+    for name, value in info.items():
+        print(f"{name:<{width}}  {'not installed' if value is None else value}")
+
+
+def _installed(name: str) -> str | None:
+    """The version of an installed package, read from its metadata: it is not imported."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, rarely wanted
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() in {"model name", "Model", "cpu model"}:
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
