@@ -17,7 +17,7 @@ def small_net(seed=0, dropout=0.25):
         [
             layers.Input((12, 12, 1)),
             layers.Conv2D(8, 3, activation="relu"),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(momentum=0.9),
             layers.Conv2D(17, 3, activation="relu"),
             layers.MaxPooling2D(2),
             layers.Dropout(dropout),
