@@ -179,7 +179,9 @@ def test_input_arrays_are_not_changed():
     np.testing.assert_array_equal(x, copy)
 
 
-@pytest.mark.parametrize("change", ["fortran", "byteswapped", "strided", "uint8", "float16", "list"])
+@pytest.mark.parametrize(
+    "change", ["fortran", "byteswapped", "strided", "uint8", "float16", "list"]
+)
 def test_any_real_array_is_read(change):
     model = small_net()
     x, _ = toy_data(10)
