@@ -60,7 +60,7 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "wraparound": False,
     "initializedcheck": DEBUG,
-    "cdivision": not DEBUG,
+    "cdivision": True,  # in every build: else a checked build would divide otherwise
     "embedsignature": True,
     "binding": False,
 }

@@ -115,7 +115,7 @@ def _after_fork(results) -> None:
     """In the child: how many threads, does a step run, may it have more."""
     x, y = np.arange(6, dtype=np.float32), np.zeros(6, np.float32)
 
-    def double(arrays, training) -> None:
+    def double(arrays, training, accumulate) -> None:
         arrays[1][:] = 2 * arrays[0]
 
     slots = [(0, (2,), None), (1, (2,), None)]

@@ -18,7 +18,7 @@ class Step:
 class PythonStep(Step):
     def __init__(
         self,
-        function: Callable[[list[NDArray[Any]], bool], object],
+        function: Callable[[list[NDArray[Any]], bool, bool], object],
         slots: Iterable[tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]],
         reads: Iterable[Extent],
         writes: Iterable[Extent],
