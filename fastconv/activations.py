@@ -110,12 +110,16 @@ class Activation:
             # ThresholdedRelu gives 0 at the threshold itself, where ours gives x
             threshold = scope.constant(self.gamma, "threshold")
             passes = scope.node("GreaterOrEqual", [x, threshold], x)
-            below: OnnxTensor | str = scope.constant(0, "below")
-            if self.alpha:
-                below = scope.node("Sub", [x, threshold], x)
-                below = scope.node("Mul", [below, scope.constant(self.alpha, "slope")], x)
-            y = scope.node("Where", [passes, x, below], x)
+            y = scope.node("Where", [passes, x, self._below_threshold(scope, x, threshold)], x)
         return scope.node("Min", [y, *cap], y) if cap else y
+
+    def _below_threshold(
+        self, scope: "Scope", x: "OnnxTensor", threshold: str
+    ) -> "OnnxTensor | str":
+        if self.alpha == 0:
+            return scope.constant(0, "below")
+        below = scope.node("Sub", [x, threshold], x)
+        return scope.node("Mul", [below, scope.constant(self.alpha, "slope")], x)
 
 
 LINEAR = Activation("linear")

@@ -222,8 +222,7 @@ class Scope:
                     f"the layer {shapes.shape_text(shape)}"
                 )
             if any(result.name in node.outputs for node in self.graph.nodes[first:]):
-                self.graph.rename(result.name, self._use)
-                self._taken.discard(result.name)
+                self._rename(result.name, self._use)
                 result = replace(result, name=self._use)
             return result
 
@@ -237,8 +236,8 @@ class Scope:
             moved = self._append("Identity", [moved], moved, name, name, {})
         elif moved is not x and x.name not in names:
             inner = self._fresh(f"{x.name}/inner")
-            self.graph.rename(x.name, inner)
-            self.graph.rename(moved.name, x.name)
+            self._rename(x.name, inner)
+            self._rename(moved.name, x.name)
             moved = replace(moved, name=x.name)
         self.graph.outputs.append(moved)
         return moved
@@ -260,6 +259,14 @@ class Scope:
             fresh = f"{name}_{number}"
         self._taken.add(fresh)
         return fresh
+
+    def _rename(self, old: str, new: str) -> None:
+        self.graph.rename(old, new)
+        self._taken.discard(old)
+        self._taken.add(new)
+        for key, tensor in self._reordered.items():
+            if tensor.name == old:
+                self._reordered[key] = replace(tensor, name=new)
 
     def _initializer(self, name: str, array: np.ndarray) -> str:
         # the same values under the same name are one initializer, however often they are used

@@ -138,7 +138,7 @@ class Conv2D(_Weighted):
             attributes["group"] = self.groups
         # (KH, KW, IC / groups, OC) → (OC, IC / groups, KH, KW)
         weight = np.moveaxis(self.weight.value, (-1, -2), (0, 1))
-        operands = [x, scope.parameter(self.weight, weight)]
+        operands: list[OnnxTensor | str] = [x, scope.parameter(self.weight, weight)]
         if self.bias is not None:
             operands.append(scope.parameter(self.bias))
         like = replace(x, shape=self.output_shape(x.shape))

@@ -94,8 +94,8 @@ class Dense(_Weighted):
             y = scope.node("Gemm", [x, rows, *bias], like)
         elif x.rank > 2 and x.is_channels_first:
             pointwise = weight.T.reshape(self.units, -1, *(1,) * (x.rank - 1))
-            operands = [x, scope.parameter(self.weight, pointwise), *bias]
-            y = scope.node("Conv", operands, like, kernel_shape=[1] * (x.rank - 1))
+            kernel = scope.parameter(self.weight, pointwise)
+            y = scope.node("Conv", [x, kernel, *bias], like, kernel_shape=[1] * (x.rank - 1))
         else:
             x = scope.plain(x)
             like = replace(like, order=x.order)

@@ -5,6 +5,7 @@ Arrays are named ``<batch number>/<tensor>``; the outputs' names are printed as 
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 from onnx.reference import ReferenceEvaluator
@@ -17,12 +18,12 @@ def main(path: str, source: str, target: str) -> None:
         for key in arrays.files:
             batch, name = key.split("/", 1)
             feeds.setdefault(batch, {})[name] = arrays[key]
-    found = {}
+    found: dict[str, Any] = {}
     for batch, feed in feeds.items():
         outputs = evaluator.run(None, feed)
         for name, value in zip(evaluator.output_names, outputs, strict=True):
             found[f"{batch}/{name}"] = value
-    np.savez(target, **found)  # type: ignore[arg-type]
+    np.savez(target, **found)
     print(json.dumps(list(evaluator.output_names)))
 
 

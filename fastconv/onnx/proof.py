@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastconv.node import ExportError, OnnxGraph, OnnxTensor
 from fastconv.onnx.report import Proof
 from fastconv.onnx.samples import to_file
 from fastconv.plan import Plan
+from fastconv.shapes import known
 
 Arrays = dict[str, np.ndarray]
 
@@ -105,7 +107,7 @@ def _float64_samples(graph: Graph, batch: Sequence[np.ndarray]) -> int:
     shapes = graph.shapes([x.shape[1:] for x in batch])
     work = 1
     for node in graph.nodes:
-        pixels = int(np.prod(shapes[node.output][:-1], dtype=np.int64))
+        pixels = prod(known(shapes[node.output], node.layer.name)[:-1])
         work += pixels * sum(p.value.size for p in node.layer.parameters)
     return max(1, min(len(batch[0]), int(FLOAT64_WORK / work)))
 
@@ -252,7 +254,10 @@ def _run_reference(
     script = Path(__file__).with_name("_reference.py")
     with tempfile.TemporaryDirectory() as folder:
         source, target = os.path.join(folder, "in.npz"), os.path.join(folder, "out.npz")
-        np.savez(source, **{f"{i}/{k}": x for i, feed in enumerate(feeds) for k, x in feed.items()})
+        arrays: dict[str, Any] = {
+            f"{i}/{name}": array for i, feed in enumerate(feeds) for name, array in feed.items()
+        }
+        np.savez(source, **arrays)
         command = [sys.executable, "-P", str(script), path, source, target]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
@@ -268,6 +273,6 @@ def _run_reference(
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ExportError(f"onnx's reference evaluator does not run the file: {reason}")
         names = json.loads(done.stdout)
-        with np.load(target) as arrays:
-            found = [{name: arrays[f"{i}/{name}"] for name in names} for i in range(len(feeds))]
+        with np.load(target) as made:
+            found = [{name: made[f"{i}/{name}"] for name in names} for i in range(len(feeds))]
     return found, "onnx.reference", onnx.__version__
