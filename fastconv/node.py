@@ -9,6 +9,7 @@ after a flattened image has its rows permuted. A node that moves values appears 
 operator has no form for the order at hand.
 """
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -358,24 +359,26 @@ def window_attributes(
     """Attributes of an operator whose window slides over an image ``x``.
 
     ``"same"`` becomes explicit padding where it does not depend on an unknown size, else the
-    operator's own ``auto_pad``.
+    operator's own ``auto_pad``. That one has no form for dilation, and onnxruntime refuses it at
+    some sizes where a window is smaller than its stride.
     """
     attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
     if any(step > 1 for step in dilation):
         attributes["dilations"] = list(dilation)
     spatial = x.shape[:-1]
     unknown = padding == "same" and any(
-        size is None and stride > 1 for size, stride in zip(spatial, strides, strict=True)
+        size is None and stride > 1 and window > 1
+        for size, stride, window in zip(spatial, strides, kernel, strict=True)
     )
     if not unknown:
-        # with stride 1 any size gives the same padding
+        # with stride 1, or windows of one pixel, any size gives the same padding
         sizes = [1 if size is None else size for size in spatial]
         pads = shapes.resolve_padding(padding, sizes, kernel, strides, dilation)
         attributes["pads"] = [before for before, _ in pads] + [after for _, after in pads]
-    elif "dilations" in attributes:
+    elif "dilations" in attributes or any(map(operator.lt, kernel, strides)):
         raise scope.refuse(
-            'padding="same" with strides and dilation over an image of unknown size; '
-            "give explicit padding or the input's size"
+            'padding="same" with strides over an image of unknown size, and with dilation or a '
+            "window smaller than its stride; give explicit padding or the input's size"
         )
     else:
         attributes["auto_pad"] = "SAME_UPPER"

@@ -228,7 +228,7 @@ def _report(
         size_bytes=size,
         nodes=len(graph.nodes),
         parameters=sum(value.size for value in floats),
-        proof=proved,
+        **vars(proved),
         operators=Counter(node.op for node in graph.nodes),
         inputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.inputs},
         outputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.outputs},

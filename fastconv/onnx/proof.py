@@ -153,13 +153,13 @@ def prove(
             worst = max(worst, (share, i, error))
     _, i, error = worst
     return Proof(
-        runtime,
-        version,
-        tuple(sorted({len(next(iter(feed.values()))) for feed in feeds})),
-        reference.scale[i],
-        error,
-        reference.float32_error[i],
-        reference.tolerance[i],
+        runtime=runtime,
+        runtime_version=version,
+        batch_sizes=tuple(sorted({len(next(iter(feed.values()))) for feed in feeds})),
+        scale=reference.scale[i],
+        largest_error=error,
+        float32_error=reference.float32_error[i],
+        tolerance=reference.tolerance[i],
     )
 
 

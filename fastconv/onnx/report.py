@@ -4,13 +4,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Proof:
     """How far the file's outputs lie from the trainer's. Errors are shares of the output's scale.
 
     Attributes
     ----------
-    runtime, version : str
+    runtime, runtime_version : str
         Who ran the file: ``onnxruntime``, or ``onnx.reference`` where that is not installed.
     batch_sizes : tuple of int
     scale : float
@@ -24,7 +24,7 @@ class Proof:
     """
 
     runtime: str
-    version: str
+    runtime_version: str
     batch_sizes: tuple[int, ...]
     scale: float
     largest_error: float
@@ -32,9 +32,9 @@ class Proof:
     tolerance: float
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """An exported file that stood its proof.
+@dataclass(frozen=True, kw_only=True)
+class ExportReport(Proof):
+    """An exported file, and the proof that it stood.
 
     Attributes
     ----------
@@ -45,7 +45,6 @@ class ExportReport:
         How often each operator is used.
     inputs, outputs : dict
         Name → shape in the file; strings are symbolic sizes.
-    proof : Proof
     """
 
     path: str
@@ -54,39 +53,25 @@ class ExportReport:
     size_bytes: int
     nodes: int
     parameters: int
-    proof: Proof
     operators: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     outputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-
-    @property
-    def runtime(self) -> str:
-        return self.proof.runtime
-
-    @property
-    def largest_error(self) -> float:
-        return self.proof.largest_error
-
-    @property
-    def tolerance(self) -> float:
-        return self.proof.tolerance
 
     def __str__(self) -> str:
         operators = ", ".join(
             f"{count} {op}" if count > 1 else op for op, count in self.operators.most_common()
         )
-        proof = self.proof
-        batches = ", ".join(map(str, proof.batch_sizes))
+        batches = ", ".join(map(str, self.batch_sizes))
         rows = [
             ("file", f"{self.path} ({_size(self.size_bytes)}, {self.parameters:,} parameters)"),
             ("format", f"ONNX opset {self.opset}, IR {self.ir_version}"),
             *(("input", f"{name} {_shape(shape)}") for name, shape in self.inputs.items()),
             *(("output", f"{name} {_shape(shape)}") for name, shape in self.outputs.items()),
             ("operators", f"{self.nodes}: {operators}"),
-            ("proved by", f"{proof.runtime} {proof.version}, batches of {batches}"),
-            ("largest error", f"{proof.largest_error:.2g} of the output's scale "
-                              f"{proof.scale:.3g} (tolerance {proof.tolerance:.2g})"),
-            ("float32 itself", f"{proof.float32_error:.2g} away from float64"),
+            ("proved by", f"{self.runtime} {self.runtime_version}, batches of {batches}"),
+            ("largest error", f"{self.largest_error:.2g} of the output's scale "
+                              f"{self.scale:.3g} (tolerance {self.tolerance:.2g})"),
+            ("float32 itself", f"{self.float32_error:.2g} away from float64"),
         ]  # fmt: skip
         return "\n".join(f"{key:<15} {value}" for key, value in rows)
 
