@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastconv import shapes
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -82,6 +83,43 @@ class Activation:
             )
         )  # fmt: skip
         return dx
+
+    def to_onnx(self, scope: "Scope", x: "OnnxTensor") -> "OnnxTensor":
+        """Append the operators of y = f(x); every one of them keeps the order of the axes."""
+        if self.name == "linear":
+            return x
+        if self.name == "relu":
+            return self._relu_to_onnx(scope, x)
+        if self.name == "softmax":
+            return scope.node("Softmax", [x], x, axis=x.axis(-1))
+        if self.name == "leaky_relu":
+            return scope.node("LeakyRelu", [x], x, alpha=self.alpha)
+        if self.name == "elu":
+            return scope.node("Elu", [x], x, alpha=self.alpha)
+        return scope.node({"sigmoid": "Sigmoid", "tanh": "Tanh"}[self.name], [x], x)
+
+    def _relu_to_onnx(self, scope: "Scope", x: "OnnxTensor") -> "OnnxTensor":
+        cap = [] if self.beta == math.inf else [scope.constant(self.beta, "max_value")]
+        if self.gamma == 0 and self.alpha == 0:
+            if not cap:
+                return scope.node("Relu", [x], x)
+            return scope.node("Clip", [x, scope.constant(0, "min_value"), *cap], x)
+        if self.gamma == 0:
+            y = scope.node("LeakyRelu", [x], x, alpha=self.alpha)
+        else:
+            # ThresholdedRelu gives 0 at the threshold itself, where ours gives x
+            threshold = scope.constant(self.gamma, "threshold")
+            passes = scope.node("GreaterOrEqual", [x, threshold], x)
+            y = scope.node("Where", [passes, x, self._below_threshold(scope, x, threshold)], x)
+        return scope.node("Min", [y, *cap], y) if cap else y
+
+    def _below_threshold(
+        self, scope: "Scope", x: "OnnxTensor", threshold: str
+    ) -> "OnnxTensor | str":
+        if self.alpha == 0:
+            return scope.constant(0, "below")
+        below = scope.node("Sub", [x, threshold], x)
+        return scope.node("Mul", [below, scope.constant(self.alpha, "slope")], x)
 
 
 LINEAR = Activation("linear")

@@ -20,6 +20,7 @@ from fastconv.shapes import Shape
 if TYPE_CHECKING:
     import numpy as np
 
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 REGISTRY: dict[str, type["Layer"]] = {}
@@ -137,6 +138,10 @@ class Layer:
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """Emit the gradients of the parameters and of the inputs that ``frame.needs``."""
         raise NotImplementedError(f"{type(self).__name__} must define backward")
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        """Describe the forward pass of inference in ONNX operators; returns the result."""
+        raise scope.refuse(f"{type(self).__name__} does not define to_onnx")
 
     def __call__(self, inputs: Any) -> Tensor:
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]

@@ -1,10 +1,15 @@
 """What the global poolings share: all pixels of an image become one."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Layer, check_data_format, one_of
+from fastconv.node import flatten
 from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
 
 
 class _GlobalPooling(Layer):
@@ -23,6 +28,12 @@ class _GlobalPooling(Layer):
         shape = one_of(self, inputs[0], (self.rank + 1,), "images (H, W, channels)")
         shapes.known(shape[-1:], self.name)
         return ((1,) * self.rank if self.keepdims else ()) + shape[-1:]
+
+    def global_to_onnx(self, scope: "Scope", op: str, x: "OnnxTensor") -> "OnnxTensor":
+        """The global operator ``op``, which keeps the spatial dims, and what takes them away."""
+        x = scope.channels_first(x)
+        y = scope.node(op, [x], replace(x, shape=(*(1,) * self.rank, x.shape[-1])))
+        return y if self.keepdims else flatten(scope, y)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "keepdims": self.keepdims}

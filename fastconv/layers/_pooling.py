@@ -1,13 +1,16 @@
 """What max and average pooling share: a window that slides, and its shape rule."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv._native import pool
 from fastconv.layer import Layer, check_data_format, one_of
+from fastconv.node import window_attributes
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Value
 
 
@@ -62,6 +65,16 @@ class _Pooling(Layer):
             x_stride=x_stride,
             y_stride=y_stride,
         )
+
+    def window_to_onnx(
+        self, scope: "Scope", op: str, x: "OnnxTensor", **attributes: int
+    ) -> "OnnxTensor":
+        """The pooling operator ``op``; it wants channels first."""
+        x = scope.channels_first(x)
+        ones = (1,) * self.rank
+        window = window_attributes(scope, x, self.pool_size, self.strides, ones, self.padding)
+        like = replace(x, shape=self.output_shape(x.shape))
+        return scope.node(op, [x], like, **window, **attributes)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -38,6 +39,9 @@ class Activation(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         return [self.activation.backward(b, frame.output, dy)]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return self.activation.to_onnx(scope, inputs[0])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -40,3 +41,7 @@ class Add(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         return [dy.shared() for _ in frame.inputs]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        terms = scope.alike(inputs)
+        return scope.node("Add" if len(terms) == 2 else "Sum", terms, terms[0])

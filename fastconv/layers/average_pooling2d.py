@@ -8,6 +8,7 @@ from fastconv.layer import Frame
 from fastconv.layers._pooling import _Pooling
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -51,6 +52,10 @@ class AveragePooling2D(_Pooling):
         geometry = self.geometry(frame.inputs[0], dx.stride, dy.stride)
         b.emit(pool.AveragePoolBackward(geometry, self.count_include_pad, dy=dy.slot, dx=dx.slot))
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        counted = int(self.count_include_pad)
+        return self.window_to_onnx(scope, "AveragePool", inputs[0], count_include_pad=counted)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "count_include_pad": self.count_include_pad}

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastconv import initializers, shapes
 from fastconv._native import norm
 from fastconv.layer import Frame, Layer
@@ -9,6 +11,7 @@ from fastconv.parameter import Parameter
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -129,6 +132,21 @@ class BatchNormalization(Layer):
             )
         )  # fmt: skip
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        x = inputs[0]
+        mean, variance = self.moving_mean.value, self.moving_variance.value
+        gamma = np.ones_like(mean) if self.gamma is None else self.gamma.value
+        beta = np.zeros_like(mean) if self.beta is None else self.beta.value
+        if x.rank == 2 and not x.is_channels_first:
+            # the operator normalises axis 1; here the channels come last and stay there
+            factor = gamma / np.sqrt(variance + self.epsilon)
+            x = scope.node("Mul", [x, scope.constant(factor, "factor")], x)
+            return scope.node("Add", [x, scope.constant(beta - mean * factor, "shift")], x)
+        x = scope.channels_first(x)
+        vectors = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+        operands = [scope.constant(x.permute(vector), name) for name, vector in vectors.items()]
+        return scope.node("BatchNormalization", [x, *operands], x, epsilon=self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,11 @@
 """Concatenation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastconv import shapes
 from fastconv._native import elementwise
@@ -10,6 +13,7 @@ from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -80,6 +84,13 @@ class Concatenate(Layer):
             grads.append(dx)
         return grads
 
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        # vectors may each have an order of their own: their result has them one after the other
+        parts = inputs if inputs[0].rank == 1 else scope.alike(inputs)
+        shape = self.output_shape(*(x.shape for x in inputs))
+        like = replace(parts[0], shape=shape, elements=_joined_elements(parts))
+        return scope.node("Concat", parts, like, axis=like.axis(self._axis(len(shape))))
+
     def _rows(self, b: "Builder", value: "Value") -> "Value":
         """The tensor as rows that the concatenation lays side by side: (outer, inner)."""
         axis = self._axis(len(value.shape))
@@ -95,6 +106,15 @@ class Concatenate(Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
+
+
+def _joined_elements(parts: "list[OnnxTensor]") -> np.ndarray | None:
+    """Which element of the result stands at each place of the file; None: each at its own."""
+    if all(x.elements is None for x in parts):
+        return None
+    starts = np.cumsum([0, *(shapes.elements(x.shape) for x in parts)])
+    places = [x.permute(np.arange(shapes.elements(x.shape))) for x in parts]
+    return np.concatenate([own + start for own, start in zip(places, starts, strict=False)])
 
 
 def _copy(b: "Builder", x: "Value", y: "Value") -> None:

@@ -1,14 +1,19 @@
 """2-D convolution."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastconv import activations, initializers, shapes
 from fastconv._native import conv
 from fastconv.layer import Frame, check_data_format, one_of
 from fastconv.layers._weighted import _Weighted
+from fastconv.node import window_attributes
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -122,6 +127,22 @@ class Conv2D(_Weighted):
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
         self.emit_forward(b, x, y)
         return y
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        assert self.weight is not None
+        x = scope.channels_first(inputs[0])
+        attributes = window_attributes(
+            scope, x, self.kernel_size, self.strides, self.dilation_rate, self.padding
+        )
+        if self.groups > 1:
+            attributes["group"] = self.groups
+        # (KH, KW, IC / groups, OC) → (OC, IC / groups, KH, KW)
+        weight = np.moveaxis(self.weight.value, (-1, -2), (0, 1))
+        operands: list[OnnxTensor | str] = [x, scope.parameter(self.weight, weight)]
+        if self.bias is not None:
+            operands.append(scope.parameter(self.bias))
+        like = replace(x, shape=self.output_shape(x.shape))
+        return self.activation.to_onnx(scope, scope.node("Conv", operands, like, **attributes))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,6 @@
 """Fully connected layer."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastconv import activations, initializers, shapes
@@ -9,6 +10,7 @@ from fastconv.layers._weighted import _Weighted
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -80,6 +82,27 @@ class Dense(_Weighted):
         y = b.output((*x.shape[:-1], self.units))
         self.emit_forward(b, x, y)
         return y
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        assert self.weight is not None
+        x, weight = inputs[0], self.weight.value
+        like = replace(x, shape=self.output_shape(x.shape), elements=None)
+        bias = [] if self.bias is None else [scope.parameter(self.bias)]
+        if x.rank == 1:
+            # rows in the file's order: no Transpose after a flattened channels-first image
+            rows = scope.parameter(self.weight, x.permute(weight))
+            y = scope.node("Gemm", [x, rows, *bias], like)
+        elif x.rank > 2 and x.is_channels_first:
+            pointwise = weight.T.reshape(self.units, -1, *(1,) * (x.rank - 1))
+            kernel = scope.parameter(self.weight, pointwise)
+            y = scope.node("Conv", [x, kernel, *bias], like, kernel_shape=[1] * (x.rank - 1))
+        else:
+            x = scope.plain(x)
+            like = replace(like, order=x.order)
+            y = scope.node("MatMul", [x, scope.parameter(self.weight)], like)
+            if bias:
+                y = scope.node("Add", [y, *bias], like)
+        return self.activation.to_onnx(scope, y)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -55,6 +56,9 @@ class Dropout(Layer):
             random.DropoutBackward(self.rate, prod(dy.shape), self._stream(frame), dy.slot, dx.slot)
         )
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return inputs[0]  # at inference nothing is dropped
 
     def _stream(self, frame: Frame) -> int:
         # which random numbers: the node's own, or those of the layer's own seed

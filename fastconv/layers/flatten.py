@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Frame, Layer, check_data_format
+from fastconv.node import flatten
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -30,3 +32,6 @@ class Flatten(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         return [b.contiguous(dy).reshape(frame.inputs[0].shape)]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return flatten(scope, inputs[0])

@@ -8,6 +8,7 @@ from fastconv.layer import Frame
 from fastconv.layers._global_pooling import _GlobalPooling
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -41,3 +42,6 @@ class GlobalAveragePooling2D(_GlobalPooling):
             )
         )  # fmt: skip
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return self.global_to_onnx(scope, "GlobalAveragePool", inputs[0])

@@ -8,6 +8,7 @@ from fastconv.layer import Frame
 from fastconv.layers._global_pooling import _GlobalPooling
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -43,3 +44,6 @@ class GlobalMaxPooling2D(_GlobalPooling):
             )
         )  # fmt: skip
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return self.global_to_onnx(scope, "GlobalMaxPool", inputs[0])

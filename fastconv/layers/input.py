@@ -7,6 +7,7 @@ from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -42,6 +43,9 @@ class InputLayer(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         return []
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return scope.input(self.shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shape": list(self.shape)}

@@ -9,6 +9,7 @@ from fastconv.layer import Frame
 from fastconv.layers._pooling import _Pooling
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -42,3 +43,6 @@ class MaxPooling2D(_Pooling):
         geometry = self.geometry(x, dx.stride, dy.stride)
         b.emit(pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot))
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        return self.window_to_onnx(scope, "MaxPool", inputs[0])

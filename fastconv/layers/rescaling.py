@@ -8,6 +8,7 @@ from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -40,6 +41,14 @@ class Rescaling(Layer):
         dx = b.in_place(dy)
         self._emit(b, dy, dx, 0.0)
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        y = inputs[0]
+        if self.scale != 1:
+            y = scope.node("Mul", [y, scope.constant(self.scale, "scale")], y)
+        if self.offset != 0:
+            y = scope.node("Add", [y, scope.constant(self.offset, "offset")], y)
+        return y
 
     def _emit(self, b: "Builder", x: "Value", y: "Value", offset: float) -> None:
         b.emit(

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Frame, Layer
+from fastconv.node import flatten, reshape
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -48,6 +50,10 @@ class Reshape(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         return [b.contiguous(dy).reshape(frame.inputs[0].shape)]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        shape = self.output_shape(inputs[0].shape)
+        return flatten(scope, inputs[0]) if len(shape) == 1 else reshape(scope, inputs[0], shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "target_shape": list(self.target_shape)}

@@ -1,6 +1,9 @@
 """2-D zero padding."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastconv import shapes
 from fastconv._native import elementwise
@@ -8,6 +11,7 @@ from fastconv.layer import Frame, Layer, check_data_format, one_of
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
+    from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
 
@@ -49,6 +53,14 @@ class ZeroPadding2D(Layer):
         dx = b.value(frame.inputs[0].shape)
         b.emit(elementwise.CropCopy(*self._arguments(dy, dx)))
         return [dx]
+
+    def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
+        x = inputs[0]
+        around = (*self.padding, (0, 0))  # none around the channels
+        pads = [(0, 0), *(around[axis] for axis in x.order)]  # of the file's axes
+        flat = [before for before, _ in pads] + [after for _, after in pads]
+        like = replace(x, shape=self.output_shape(x.shape))
+        return scope.node("Pad", [x, scope.constant(flat, "pads", np.int64)], like)
 
     def _arguments(self, x: "Value", y: "Value") -> tuple[Any, ...]:
         size = shapes.three(x.shape[:-1], 1)

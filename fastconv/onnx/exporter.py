@@ -1,0 +1,304 @@
+"""Writing a graph to an ONNX file, with proof.
+
+Each layer describes itself (`Layer.to_onnx`); what is left to do here is the walk through the
+graph, the choices that concern the whole file, and the order of things: describe, measure the
+trainer, write beside the target, prove that very file, move it into place.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fastconv import shapes
+from fastconv.files import replacing
+from fastconv.graph import Graph
+from fastconv.layer import Tensor
+from fastconv.layers.activation import Activation
+from fastconv.node import ExportError, OnnxGraph, OnnxTensor, Scope
+from fastconv.onnx import metadata, proof, rewrites
+from fastconv.onnx import samples as sampling
+from fastconv.onnx.report import ExportReport
+from fastconv.version import __version__
+
+OPSETS = range(13, 22)
+LARGEST_FILE = 2**31 - 2**20  # protobuf ends at 2 GiB
+PROBABILITIES = ("softmax", "sigmoid")
+
+
+@dataclass
+class Description:
+    """A graph in ONNX operators, and which tensor of the file shows which of the graph."""
+
+    graph: OnnxGraph
+    tensors: dict[Tensor, OnnxTensor]
+
+
+def export(
+    graph: Graph,
+    path: str | PathLike[str],
+    *,
+    name: str = "fastconv",
+    opset: int = 17,
+    input_layout: str = "NCHW",
+    output: str = "probabilities",
+    fold_batch_norm: bool = False,
+    class_names: Sequence[str] | None = None,
+    input_range: Sequence[float] | None = None,
+    samples: Any = None,
+    time_cap: float = 120.0,
+) -> ExportReport:
+    """Write ``graph`` to an ONNX file that has stood its proof; else nothing is written.
+
+    The file is channels first inside, its batch axis is symbolic ("batch"), so are spatial sizes
+    that the graph leaves open. Tensors and nodes carry the layers' names.
+
+    Parameters
+    ----------
+    graph : Graph
+    path : path
+    name : str
+        Of the graph in the file.
+    opset : int
+        13 to 21. The default, 17, and its IR version 8 run in every onnxruntime of the last years.
+    input_layout : {"NCHW", "NHWC"}
+        How inputs and outputs of three and more axes lie; vectors and sequences stay as they are.
+    output : {"probabilities", "logits"}
+        "logits" leaves a final softmax or sigmoid out; "probabilities" is the model as it stands.
+    fold_batch_norm : bool
+        Take batch normalizations into the convolutions before them. By default they stay:
+        onnxruntime folds them by itself when it loads a file, and the file keeps the model's
+        layers one by one, for those who want to look into it or train it further.
+    class_names : sequence of str, optional
+        Kept in the metadata; one per channel of the (first) output.
+    input_range : (low, high), optional
+        Of the inputs' values, for the metadata and for generated samples. Default: 0 to 255 where
+        the model begins with a Rescaling of bytes, else 0 to 1.
+    samples : array or list of arrays, optional
+        Real inputs for the proof, as `Model.predict` takes them; the first 16 are used.
+    time_cap : float
+        Seconds for onnx's reference evaluator, which runs the proof without onnxruntime.
+
+    Raises
+    ------
+    ExportError
+        A layer has no form in ONNX, or the file failed its proof.
+    OSError
+        The path cannot be written.
+    """
+    opset = _opset(opset)
+    shapes.choice(input_layout, ("NCHW", "NHWC"), "input_layout")
+    shapes.choice(output, ("probabilities", "logits"), "output")
+    names = _class_names(class_names, graph)
+    value_range = _range(input_range, graph)
+    _check_weights(graph)
+    source = _in_float32(_without_last_activation(graph) if output == "logits" else graph)
+    described = describe(source, opset, input_layout)
+    if fold_batch_norm:
+        rewrites.fold_batch_norm(described.graph)
+
+    with replacing(path) as file:
+        if samples is None:
+            batches = sampling.made(source, described.graph.inputs, value_range)
+        else:
+            batches = [sampling.given(samples, source)]
+        reference = proof.measure(source, batches)
+        about = {
+            "version": __version__,
+            "layout": input_layout,
+            "output": output,
+            "inputs": {
+                tensor.name: {"shape": _dims(described.graph, tensor), "range": list(value_range)}
+                for tensor in described.graph.inputs
+            },
+            "class_names": names,
+            "weights_sha256": metadata.weights_sha256(graph.parameters),
+            "samples": _samples(described.graph, reference, samples is None, value_range),
+        }
+        model = to_proto(described.graph, name, opset, metadata.encode(about))
+        file.write(model.SerializeToString())
+        file.flush()
+        proved = proof.prove(
+            file.name, source, described.graph, described.tensors, reference, time_cap
+        )
+        return _report(os.fspath(path), model, described.graph, file.tell(), proved)
+
+
+def describe(graph: Graph, opset: int, input_layout: str) -> Description:
+    """Walk the graph in order; every layer appends its operators."""
+    scope = Scope(opset, [layer.name for layer in graph.layers], input_layout)
+    tensors: dict[Tensor, OnnxTensor] = {}
+    for node in graph.nodes:
+        inputs = [tensors[tensor] for tensor in node.inputs]
+        tensors[node.output] = scope.describe(node.layer, inputs, node.output.shape)
+    for tensor in graph.outputs:
+        inner = tensors[tensor]
+        outer = scope.output(inner)
+        for key, value in tensors.items():
+            if value.name == outer.name:  # renamed: what had the name shows the output now
+                tensors[key] = outer
+    scope.graph.inputs = [tensors[tensor] for tensor in graph.inputs]
+    return Description(scope.graph, tensors)
+
+
+def to_proto(graph: OnnxGraph, name: str, opset: int, props: dict[str, str]) -> onnx.ModelProto:
+    """The described graph as an ONNX model, its opset and IR version explicit."""
+    if sum(value.nbytes for value in graph.initializers.values()) > LARGEST_FILE:
+        raise ExportError("the weights are larger than the 2 GiB that one ONNX file can hold")
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node(n.op, n.inputs, n.outputs, name=n.name, **n.attributes)
+                for n in graph.nodes
+            ],
+            name,
+            [_value_info(graph, tensor) for tensor in graph.inputs],
+            [_value_info(graph, tensor) for tensor in graph.outputs],
+            [numpy_helper.from_array(value, key) for key, value in graph.initializers.items()],
+            doc_string=f"Trained and exported by fastconv {__version__}",
+        ),
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=ir_version(opset),
+        producer_name="fastconv",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, props)
+    return model
+
+
+def ir_version(opset: int) -> int:
+    """The IR version that came with an operator set: what reads one reads the other."""
+    return 8 if opset <= 18 else 9 if opset <= 20 else 10
+
+
+def _value_info(graph: OnnxGraph, tensor: OnnxTensor) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, _dims(graph, tensor))
+
+
+def _dims(graph: OnnxGraph, tensor: OnnxTensor) -> list[int | str]:
+    """The shape in the file; open sizes are named after the axis, and after the tensor where there
+    are several inputs or outputs, whose sizes need not agree."""
+    spatial = ("height", "width") if tensor.rank == 3 else ("depth", "height", "width")
+    prefix = "" if tensor in graph.inputs and len(graph.inputs) == 1 else f"{tensor.name}_"
+    names = spatial if tensor.rank in (3, 4) else [f"axis_{i + 1}" for i in range(tensor.rank)]
+    sizes: list[int | str] = ["batch"]
+    for axis in tensor.order:
+        size = tensor.shape[axis]
+        sizes.append(prefix + names[axis] if size is None else size)
+    return sizes
+
+
+def _samples(
+    graph: OnnxGraph,
+    reference: proof.Reference,
+    generated: bool,
+    value_range: tuple[float, float],
+) -> dict[str, Any]:
+    """The first batch with the trainer's outputs and the tolerance, for whoever serves the file."""
+    inputs = zip(graph.inputs, reference.batches[0], strict=True)
+    outputs = zip(graph.outputs, reference.outputs[0], strict=True)
+    names = [tensor.name for tensor in graph.outputs]
+    return metadata.encode_samples(
+        {tensor.name: sampling.to_file(x, tensor) for tensor, x in inputs},
+        {tensor.name: sampling.to_file(y, tensor) for tensor, y in outputs},
+        {
+            "tolerance": dict(zip(names, reference.tolerance, strict=True)),
+            "scale": dict(zip(names, reference.scale, strict=True)),
+        },
+        sampling.SEED if generated else None,
+        value_range,
+    )
+
+
+def _report(
+    path: str, model: onnx.ModelProto, graph: OnnxGraph, size: int, proved: proof.Proof
+) -> ExportReport:
+    floats = [value for value in graph.initializers.values() if value.dtype == np.float32]
+    return ExportReport(
+        path=path,
+        opset=model.opset_import[0].version,
+        ir_version=model.ir_version,
+        size_bytes=size,
+        nodes=len(graph.nodes),
+        parameters=sum(value.size for value in floats),
+        **vars(proved),
+        operators=Counter(node.op for node in graph.nodes),
+        inputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.inputs},
+        outputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.outputs},
+    )
+
+
+# -- the graph that is exported -------------------------------------------------------------------
+
+
+def _in_float32(graph: Graph) -> Graph:
+    """The graph itself, or its float32 twin where it was built in float64."""
+    if any(parameter.value.dtype != np.float32 for parameter in graph.parameters):
+        return proof.copy_in(graph, "float32")
+    return graph
+
+
+def _without_last_activation(graph: Graph) -> Graph:
+    """The graph with the softmax or sigmoid at its ends left out."""
+    config = graph.to_config()
+    readers = graph.consumers()
+    changed = False
+    for i, number in enumerate(config["outputs"]):
+        node = graph.nodes[number]
+        kind = getattr(getattr(node.layer, "activation", None), "name", None)
+        if kind not in PROBABILITIES:
+            continue
+        if isinstance(node.layer, Activation):
+            config["outputs"][i] = config["nodes"][number]["inputs"][0]
+        elif readers[node.output] or sum(n.layer is node.layer for n in graph.nodes) > 1:
+            raise ExportError(
+                f'output="logits": the {kind} of {node.layer.name} is also used inside the network'
+            )
+        else:
+            entry = config["layers"][config["nodes"][number]["layer"]]
+            entry["config"] = {**entry["config"], "activation": "linear"}
+        changed = True
+    return proof.copy_in(graph, "float32", config) if changed else graph
+
+
+# -- checks of the options ------------------------------------------------------------------------
+
+
+def _opset(opset: Any) -> int:
+    opset = shapes.integer(opset, "opset")
+    if opset not in OPSETS:
+        raise ValueError(f"opset is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+    return opset
+
+
+def _class_names(names: Sequence[str] | None, graph: Graph) -> list[str] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names is a list of strings, not {names!r}")
+    channels = graph.outputs[0].shape[-1]
+    if len(names) != channels:
+        raise ValueError(f"{len(names)} class_names for an output of {channels} channels")
+    return list(names)
+
+
+def _range(value_range: Sequence[float] | None, graph: Graph) -> tuple[float, float]:
+    if value_range is None:
+        return sampling.default_range(graph)
+    ends = tuple(shapes.real(end, "input_range") for end in value_range)
+    if len(ends) != 2 or any(low >= high for low, high in pairwise(ends)):
+        raise ValueError(f"input_range is (low, high) with low < high, not {value_range!r}")
+    return ends[0], ends[1]
+
+
+def _check_weights(graph: Graph) -> None:
+    for parameter in graph.parameters:
+        if not np.isfinite(parameter.value).all():
+            raise ExportError(f"{parameter.name} holds NaN or infinity; nothing was written")
