@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from fastconv import datasets
 from fastconv.datasets import _files, digits, fashion_mnist, idx, mnist
+from fastconv.files import replacing
 
 TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
@@ -196,7 +197,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     path = write(tmp_path / "a", b"old")
 
     def interrupted():
-        with _files.replacing(path) as file:
+        with replacing(path) as file:
             file.write(b"new")
             raise KeyboardInterrupt
 

@@ -1,12 +1,12 @@
-"""Where a data set's files are found or fetched, and how a file is written whole or not at all."""
+"""Where a data set's files are found or fetched."""
 
 import hashlib
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
+
+from fastconv.files import replacing
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 30.0  # seconds without an answer before the next mirror is tried
@@ -17,22 +17,6 @@ class Published(NamedTuple):
 
     size: int
     sha256: str
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file beside `path` and move it there once the block has ended well.
-
-    Whatever goes wrong in the block, `path` is as it was and the file beside it is gone.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        # Not `tempfile`: its files are private to the user even where the umask shares them.
-        with open(part, "xb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def cache_folder(name: str) -> Path:

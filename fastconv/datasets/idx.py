@@ -15,7 +15,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ._files import CHUNK, replacing
+from fastconv.files import replacing
+
+from ._files import CHUNK
 
 StrPath = str | os.PathLike[str]
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
