@@ -120,6 +120,8 @@ def _write(model: Model, file: IO[bytes]) -> None:
         _add(archive, CONFIG, _to_json(config))
         _add(archive, PARAMETERS, _to_tensors({p.name: p.value for p in model.parameters()}))
         if compiled is not None:
+            # state that no update has needed yet is made now, so that a file always has it whole
+            model.optimizer.build([p for p in model.parameters() if p.trainable])
             iterations = np.array(model.optimizer.iterations, np.int64)
             state = {**model.optimizer.variables(), ITERATIONS: iterations}
             _add(archive, OPTIMIZER, _to_tensors(state))
@@ -161,7 +163,7 @@ def _read(file: IO[bytes], compile: bool) -> Model:
     if (settings is None) != (state is None):
         raise ValueError(f"compile settings and {OPTIMIZER} belong together, one is missing")
     if compile and settings is not None and state is not None:
-        with _described(f"{CONFIG}: compile settings"):
+        with _described(f"{CONFIG}, compile settings"):
             model.compile_from_config(settings)
         _restore_optimizer(model, state)
     return model
@@ -192,8 +194,8 @@ def _check_format(metadata: Any) -> None:
         raise ValueError(f"{METADATA} does not name the file's format")
     if number > FORMAT:
         raise ValueError(
-            f"written by fastconv {metadata.get('fastconv')!r:.20} in format {number}; this is fastconv "
-            f"{__version__}, which reads format {FORMAT}: upgrade it"
+            f"written by fastconv {metadata.get('fastconv')!s:.20} in format {number}; this is "
+            f"fastconv {__version__}, which reads format {FORMAT}: upgrade it"
         )
 
 
@@ -204,9 +206,7 @@ def _check_names(entries: Mapping[str, Any]) -> None:
         raise ValueError(f"no {missing[0]}: not a model file")
 
 
-def _from_json(
-    archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], name: str
-) -> Any:
+def _from_json(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], name: str) -> Any:
     if name not in entries:
         raise ValueError(f"no {name}: not a model file")
     if entries[name].file_size > MAX_JSON:
@@ -233,14 +233,14 @@ def _model(config: Any, parameters: Mapping[str, np.ndarray]) -> Model:
     """The model that the configuration describes, with these parameters."""
     if not isinstance(config, dict) or not isinstance(config.get("name"), str):
         raise ValueError(f"{CONFIG} does not describe a model")
-    if config.get("class") not in CLASSES:
-        kind = config.get("class")
+    kind = config.get("class")
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise ValueError(f"{CONFIG}: a model is a Sequential or a Model, not {kind!r}")
-    with _described(f"{CONFIG} does not describe a model"):
+    with _described(CONFIG):
         _check_registered(config["graph"]["layers"])
         with parameters_from(parameters):
             graph = Graph.from_config(config["graph"])
-        model = CLASSES[config["class"]].from_graph(graph, config["name"])
+        model = CLASSES[kind].from_graph(graph, config["name"])
     live = {parameter.name: parameter.value for parameter in model.parameters()}
     _copy(parameters, live, PARAMETERS)
     return model
@@ -263,7 +263,8 @@ def _described(what: str) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     except Exception as error:
-        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
+        words = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what} does not have the form that is expected: {words}") from error
 
 
 def _restore_optimizer(model: Model, state: dict[str, np.ndarray]) -> None:
@@ -271,9 +272,9 @@ def _restore_optimizer(model: Model, state: dict[str, np.ndarray]) -> None:
     iterations = state.pop(ITERATIONS, None)
     if iterations is None or iterations.shape or iterations.dtype != np.int64 or iterations < 0:
         raise ValueError(f"{OPTIMIZER} does not say how many updates were made")
-    updated = {name.rpartition("/")[0] for name in state}
+    updated = {name.rpartition("/")[0] for name in state}  # <parameter>/<state>
     optimizer = model.optimizer
-    optimizer.build([parameter for parameter in model.parameters() if parameter.name in updated])
+    optimizer.build([p for p in model.parameters() if p.trainable or p.name in updated])
     _copy(state, optimizer.variables(), OPTIMIZER)
     optimizer.iterations = int(iterations)
 
