@@ -516,7 +516,9 @@ HOSTILE = {
     "a type that numpy lacks": (
         lambda data: replaced(
             data, "model.safetensors",
-            lambda _: tensor_file({"a": dict(dtype="BF16", shape=[1], data_offsets=[0, 2])}, b"ab"),
+            lambda _: tensor_file(
+                {"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, b"ab"
+            ),
         ),
         "unknown type 'BF16'",
     ),

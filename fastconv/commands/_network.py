@@ -55,10 +55,11 @@ class Network:
 
         try:
             metadata = decode(props)
-            names, limits = metadata.get("class_names"), metadata.get("input_range")
+            names = metadata.get("class_names")
             self.class_names = None if names is None else [str(name) for name in names]
+            limits = metadata["inputs"][self._input.name]["range"] if "inputs" in metadata else None
             self.input_range = None if limits is None else (float(limits[0]), float(limits[1]))
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path}: damaged metadata: {_first_line(error)}") from error
         self.layout = metadata.get("layout") or _guess_layout(self.shape)
         self.probabilities = metadata.get("output") == "probabilities"

@@ -42,6 +42,13 @@ class Data(NamedTuple):
     def classes(self) -> int:
         return int(max(self.y.max(), self.y_test.max())) + 1
 
+    def __str__(self) -> str:
+        height, width = self.x.shape[1:3]
+        return (
+            f"Data: {self.title}, {len(self.x):,} images to train, {len(self.x_test):,} to test, "
+            f"{height} × {width}, {self.classes} classes"
+        )
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="a folder of MNIST-format (IDX) files")
@@ -69,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         config.set_num_threads(arguments.threads)
     backend.set_random_seed(arguments.seed)
+    data = _load(arguments.data)
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     facts = config.config_info()
-    print(f"fastconv {facts['fastconv']}: {facts['isa']}, {facts['threads']} threads\n")
-
-    data = _load(arguments.data)
+    print(f"fastconv {facts['fastconv']}: {facts['isa']}, {facts['threads']} threads")
+    print(f"{data}\n")
     model = _network(data)
     history = _train(model, data, arguments.epochs or (3 if arguments.data else 20))
     accuracy = _test(model, data)
@@ -113,13 +120,7 @@ def _load(folder: str | None) -> Data:
 
         (x, y), (x_test, y_test) = idx.load_folder(folder)
         title, white = folder, 255
-    data = Data(title, x[..., None], y, x_test[..., None], y_test, white)
-    height, width = x.shape[1:]
-    print(
-        f"Data: {title}, {len(x):,} images to train and {len(x_test):,} to test, "
-        f"{height} × {width}, {data.classes} classes\n"
-    )
-    return data
+    return Data(title, x[..., None], y, x_test[..., None], y_test, white)
 
 
 def _network(data: Data) -> "Sequential":
@@ -174,7 +175,9 @@ def _export(model: "Sequential", data: Data, path: Path) -> bool:
 
     names = [str(label) for label in range(data.classes)]
     try:
-        report = model.export(path, class_names=names, input_range=(0, data.white))
+        report = model.export(
+            path, class_names=names, input_range=(0, data.white), samples=data.x_test
+        )
     except ExportError as error:
         print(f"fastconv: {error}", file=sys.stderr)
         return False

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   fastconv info model.onnx
 """
 ZIP_MAGIC = b"PK"
+MAX_TEXT = 200  # characters shown of what others wrote into a file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,7 @@ def _call(config: dict[str, Any]) -> str:
 
 def _onnx(path: str) -> list[str]:
     from fastconv.onnx.describe import Described, describe
+    from fastconv.onnx.metadata import PREFIX, decode
 
     def tensors(items: Sequence[Any]) -> str:
         return ", ".join(f"{name}: {dtype} ({', '.join(shape)})" for name, dtype, shape in items)
@@ -78,6 +80,36 @@ def _onnx(path: str) -> list[str]:
         ("parameters", f"{found.parameters:,} ({byte_text(found.parameter_bytes)})"),
     ]
     words = [f"{path}: an ONNX network, {byte_text(os.path.getsize(path))}", *fields(rows)]
-    if found.metadata:
-        words += ["", "Metadata", *fields(sorted(found.metadata.items()))]
+    try:
+        told = _metadata(decode(found.metadata))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged metadata: {error!r}") from error  # by whoever wrote it
+    if told:
+        words += ["", "Metadata of fastconv", *fields(told)]
+    others = {k: v for k, v in found.metadata.items() if not k.startswith(PREFIX)}
+    if others:
+        rows = [(key, " ".join(value.split())[:MAX_TEXT]) for key, value in others.items()]
+        words += ["", "Other metadata", *fields(sorted(rows))]
     return words
+
+
+def _metadata(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What an export says of itself, as far as it says it."""
+    rows = [(key, told[key]) for key in ("version", "layout", "output") if key in told]
+    for name, entry in told.get("inputs", {}).items():
+        low, high = entry["range"]
+        rows.append((f"range of {name}", f"{low:g} to {high:g}"))
+    if names := told.get("class_names"):
+        rows.append((f"{len(names)} classes", ", ".join(names)))
+    if "weights_sha256" in told:
+        rows.append(("weights", f"sha256 {told['weights_sha256']}"))
+    if samples := told.get("samples"):
+        for name, tolerance in samples["tolerance"].items():
+            rows.append(
+                (
+                    f"proof of {name}",
+                    f"{samples['count']} samples with outputs; "
+                    f"tolerance {tolerance:.2g} of the scale {samples['scale'][name]:.3g}",
+                )
+            )
+    return rows

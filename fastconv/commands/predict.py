@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     for path in arguments.inputs:
         samples = read_samples(path, network, limits, arguments.invert)
-        if remark := outside(samples, network.input_range):
+        remark = None if limits else outside(samples, network.input_range)
+        if remark:
             print(f"fastconv: warning: {path}: {remark}", file=sys.stderr)
         outputs = network.run(samples)
         if not np.isfinite(outputs).all():
