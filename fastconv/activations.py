@@ -143,7 +143,9 @@ def get(identifier: Any) -> Activation:
     if isinstance(identifier, Activation):
         return identifier
     if isinstance(identifier, dict):
-        return Activation(**identifier)
+        config = dict(identifier)
+        name = shapes.choice(config.pop("name", None), NAMES, "activation")
+        return Activation(name, **{k: shapes.real(v, k) for k, v in config.items()})
     return NAMES[shapes.choice(identifier, NAMES, "activation")]
 
 

@@ -9,7 +9,9 @@ Calling a layer on symbolic tensors records a `Node`; the graph is made of them.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 REGISTRY: dict[str, type["Layer"]] = {}
 _counts: dict[str, int] = {}
+_given: "ContextVar[Mapping[str, np.ndarray] | None]" = ContextVar("given", default=None)
 
 
 class Tensor:
@@ -120,7 +123,10 @@ class Layer:
     ) -> Parameter:
         """A new parameter ``<layer>/<name>``, filled by the initializer."""
         shapes.elements(shape, f"{self.name}/{name}")
-        parameter = Parameter(f"{self.name}/{name}", initializer(shape), trainable, self)
+        full_name = f"{self.name}/{name}"
+        given = _given.get()
+        value = initializer(shape) if given is None else _take(given, full_name, shape)
+        parameter = Parameter(full_name, value, trainable, self)
         self.parameters.append(parameter)
         return parameter
 
@@ -184,6 +190,25 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+@contextmanager
+def parameters_from(values: "Mapping[str, np.ndarray]") -> Iterator[None]:
+    """Inside, layers take their parameters from ``values`` by name: no random number is drawn, and
+    no memory is taken for an array that ``values`` does not have in the same shape."""
+    token = _given.set(values)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def _take(values: "Mapping[str, np.ndarray]", name: str, shape: tuple[int, ...]) -> "np.ndarray":
+    if name not in values:
+        raise ValueError(f"there is no value for the parameter {name!r}")
+    if values[name].shape != shape:
+        raise ValueError(f"{name!r} has shape {shape}, its value {values[name].shape}")
+    return values[name]
 
 
 def register(cls: type[Layer]) -> type[Layer]:

@@ -1,0 +1,87 @@
+"""The command ``fastconv``: `demo`, `info` and `predict`.
+
+What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
+on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import IO, NoReturn
+
+from fastconv.version import __version__
+
+COMMANDS = ("demo", "info", "predict")  # fastconv.commands.<name>: SUMMARY, DETAILS, arguments, run
+FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
+
+EPILOG = """examples:
+  fastconv demo                          train, export, prove and predict, on real digits
+  fastconv info                          what this build runs on
+  fastconv info model.onnx               what a file holds
+  fastconv predict model.onnx digit.png  ask an exported network
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"fastconv: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without × shows another sign
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        arguments = _parser().parse_args(argv)
+        code = import_module(f"fastconv.commands.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: --help, --version, a wrong argument
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except KeyboardInterrupt:
+        print("fastconv: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: `fastconv info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("FASTCONV_DEBUG"):
+            raise
+        _complain(error, sys.stderr)
+        return WRONG
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="fastconv",
+        description="Train convolutional networks on a CPU, write them to ONNX with proof.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f"fastconv.commands.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    return parser
+
+
+def _complain(error: Exception, stream: IO[str]) -> None:
+    """One line, whatever the message has."""
+    if isinstance(error, OSError) and error.strerror:
+        words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        words = str(error) or type(error).__name__
+    print("fastconv:", " ".join(words.split()), file=stream)

@@ -1,0 +1,189 @@
+"""Pictures of a training: curves, predictions, filters. Needs matplotlib, the extra ``viz``.
+
+Every function draws into a figure of its own and returns it (`figure.savefig("a.png")`), or into
+the part of a figure that it is given. Nothing here opens a window or touches pyplot's state.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, FigureBase
+
+    from fastconv.layer import Layer
+
+BLUE, ORANGE, RED, GREY = "#2f6db5", "#e07b1a", "#c62828", "#6b7280"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches, drawn by Agg."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "pictures need matplotlib, which is not installed: pip install 'fastconv[viz]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBase":
+    """The loss and each metric over the epochs, of training and validation.
+
+    Parameters
+    ----------
+    history : History or dict of str to list of float
+        What `Model.fit` returns, or its ``history``.
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    curves: Mapping[str, Sequence[float]] = getattr(history, "history", history)
+    names = [name for name in curves if not name.startswith("val_") and len(curves[name])]
+    if not names:
+        raise ValueError("the history is empty: train the model first")
+    figure = figure or new_figure(4.2 * len(names), 3.2)
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(1, len(names), number)
+        shown = [("training", name, BLUE), ("validation", f"val_{name}", ORANGE)]
+        for label, key, color in shown:
+            if values := curves.get(key):
+                epochs = np.arange(1, len(values) + 1)
+                axes.plot(epochs, values, color=color, marker="o", markersize=3, label=label)
+        axes.set_title(name.replace("_", " "))
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if "accuracy" in name:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.grid(color="#e5e7eb", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if f"val_{name}" in curves:
+            axes.legend(frameon=False)
+    return figure
+
+
+def plot_predictions(
+    x: np.ndarray,
+    labels: Sequence[Any] | np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    figure: "FigureBase | None" = None,
+) -> "FigureBase":
+    """Images with the predicted class and its probability; a wrong one is framed in red.
+
+    Parameters
+    ----------
+    x : ndarray, (n, H, W), (n, H, W, 1) or (n, H, W, 3)
+        Shown from the smallest to the largest value; all images on one scale.
+    labels : sequence of int, (n,)
+        The true classes.
+    probabilities : ndarray, (n, classes)
+    class_names : sequence of str, optional
+        Default: the numbers of the classes.
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    images, labels, probabilities = np.asarray(x), np.asarray(labels), np.asarray(probabilities)
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
+        raise ValueError(f"x are grey or RGB images (n, H, W) or (n, H, W, 3), not {images.shape}")
+    if not len(images) == len(labels) == len(probabilities) > 0 or probabilities.ndim != 2:
+        raise ValueError(
+            f"{len(images)} images, {len(labels)} labels and probabilities of shape "
+            f"{probabilities.shape} do not belong together"
+        )
+    names = class_names or [str(i) for i in range(probabilities.shape[1])]
+    low, high = float(images.min()), float(images.max())
+    if images.ndim == 4:
+        images, low, high = (images - low) / ((high - low) or 1), 0, 1
+
+    columns = math.ceil(math.sqrt(1.2 * len(images)))
+    rows = -(-len(images) // columns)
+    figure = figure or new_figure(1.15 * columns, 1.35 * rows)
+    for number, (image, label, p) in enumerate(zip(images, labels, probabilities, strict=True), 1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.imshow(image, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        guess = int(p.argmax())
+        right = guess == label
+        words = f"{names[guess]}  {100 * p[guess]:.0f} %"
+        if not right:
+            words += f"\ntrue: {names[int(label)]}"
+        axes.set_title(words, fontsize=9, color="black" if right else RED, pad=3)
+        for spine in axes.spines.values():
+            spine.set(color="#d1d5db" if right else RED, linewidth=0.8 if right else 2.5)
+    return figure
+
+
+def plot_filters(layer: "Layer", figure: "FigureBase | None" = None) -> "FigureBase":
+    """The weights of a convolution over one or three channels, each filter a small image.
+
+    All filters share one scale, symmetric around zero: blue takes away, red adds, white leaves
+    alone. Filters over three channels are shown in colour, grey being zero.
+
+    Parameters
+    ----------
+    layer : Conv2D
+        With its weights.
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    weight = getattr(getattr(layer, "weight", None), "value", None)  # (KH, KW, IC, OC)
+    if weight is None or weight.ndim != 4 or weight.shape[2] not in (1, 3):
+        raise ValueError(f"{layer.name} has no filters over one or three channels to be seen")
+    filters = np.moveaxis(weight, -1, 0)
+    bound = float(np.abs(filters).max()) or 1.0
+    columns = min(8, len(filters)) if len(filters) <= 16 else math.ceil(math.sqrt(2 * len(filters)))
+    rows = -(-len(filters) // columns)
+    figure = figure or new_figure(0.8 * columns + 0.8, 0.8 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    picture = None
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, kernel in zip(grid.flat, filters, strict=False):
+        if kernel.shape[2] == 3:
+            axes.imshow(0.5 + 0.5 * kernel / bound, interpolation="nearest")
+        else:
+            picture = axes.imshow(
+                kernel[..., 0], cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest"
+            )
+    if picture is not None:
+        figure.colorbar(picture, ax=grid, shrink=0.9, pad=0.02, label="weight")
+    return figure
+
+
+def plot_overview(
+    history: Any,
+    layer: "Layer",
+    x: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+) -> "Figure":
+    """A training on one page: its curves, the filters of a layer, and predictions with all errors
+    first."""
+    wrong = np.asarray(probabilities).argmax(1) != labels
+    order = np.argsort(~wrong, kind="stable")[:30]
+    figure = new_figure(13.5, 7)
+    figure.suptitle(title, fontsize=14, fontweight="bold")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    curves, filters = left.subfigures(2, 1, height_ratios=[1.3, 1])
+    plot_history(history, curves)
+    plot_filters(layer, filters)
+    filters.suptitle(f"Filters of {layer.name}, one scale for all", fontsize=11)
+    shown = int(wrong[order].sum())
+    plot_predictions(x[order], labels[order], probabilities[order], class_names, right)
+    right.suptitle(
+        f"{len(order)} of {len(x)} test images, predicted by the exported file\n"
+        f"errors first: {shown} of {int(wrong.sum())}, framed in red",
+        fontsize=11,
+    )
+    return figure
