@@ -9,7 +9,6 @@ its own runtime, so without the pause each would be timed against the other's sp
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -210,45 +209,23 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a reader of the numbers must know: CPU, system, versions, builds, settings."""
-    import numpy
+    """What a reader of the numbers must know: `fastconv.show_config`, PyTorch's build, settings."""
+    from fastconv.config import config_info
 
-    import fastconv
-    from fastconv._native import dispatch
-
-    about = {
-        "cpu": cpu_name(),
-        "cpus": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "fastconv": fastconv.__version__,
-        "isa": dispatch.isa(),
-        "compiler": dispatch.compiler(),
-        "flags": dispatch.flags(),
-        "threads": threads,
-        "memory_kept": all(os.environ.get(k) == v for k, v in KEEP_MEMORY.items()),
+    torch = optional_torch()
+    return {
+        **config_info(),
+        "torch": torch and torch.__version__,
+        "torch_build": torch and torch.__config__.show(),
+        "threads_asked": threads,
+        "memory_kept": memory_is_kept(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    torch = optional_torch()
-    if torch is not None:
-        about["torch"] = torch.__version__
-        about["torch_build"] = torch.__config__.show()
-    return about
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    name = fields.get("model name", platform.machine())
-    if "cpu family" in fields:
-        name += f" (family {fields['cpu family']}, model {fields['model']})"
-    return name
+def memory_is_kept() -> bool:
+    return all(os.environ.get(name) == value for name, value in KEEP_MEMORY.items())
 
 
 def optional_torch() -> Any:
@@ -337,7 +314,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 def prepare(args: argparse.Namespace) -> None:
     """Set the threads; start again where the memory allocator must be told something first."""
-    if args.keep_memory and any(os.environ.get(k) != v for k, v in KEEP_MEMORY.items()):
+    if args.keep_memory and not memory_is_kept():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     set_threads(args.threads)
 
