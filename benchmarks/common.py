@@ -272,6 +272,13 @@ class Foreign:
             return None
         return max(0.0, (now[0] - self.start[0]) / (now[1] - self.start[1]))
 
+    def report(self) -> float | None:
+        """`cpus`, with a word on the screen where it spoils the numbers above."""
+        cpus = self.cpus()
+        if cpus is not None and cpus > 0.1:
+            print(f"NOTE: other processes kept {cpus:.1f} CPUs busy: do not trust these times")
+        return cpus
+
 
 # -- tables -----------------------------------------------------------------------------------
 

@@ -324,7 +324,7 @@ def run(networks: list[str], rounds: int, limit: dict[str, Any], only: str = "")
             f"{name}: x {found['mean']:.2f} faster than PyTorch's best layout (geometric mean), "
             f"at least x {found['worst']:.2f} ({found['where']})"
         )
-    return {"rows": rows, "summary": summary, "foreign_cpus": foreign.cpus()}
+    return {"rows": rows, "summary": summary, "foreign_cpus": foreign.report()}
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def run(steps: list[str], rounds: int, limit: dict[str, Any]) -> dict[str, Any]:
         rows.append(time_step(name, rounds))
         print(f"  {name}: done", flush=True)
     print(common.table(HEADER, [format_row(row, limit) for row in rows]))
-    return {"rows": rows, "foreign_cpus": foreign.cpus()}
+    return {"rows": rows, "foreign_cpus": foreign.report()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
