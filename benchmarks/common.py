@@ -22,8 +22,11 @@ SHAPES = Path(__file__).with_name("shapes")
 PAUSE = 0.02  # seconds between two candidates; idle OpenMP threads sleep after a few milliseconds
 SAMPLE = 0.02  # seconds: a sample repeats a short call until it lasts about so long
 
-# glibc keeps what is freed instead of giving it back to the system after every large tensor.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+# glibc keeps what is freed instead of giving it back to the system after every large tensor. The
+# first dozen aligned allocations still take new memory, because the small pieces that they cut off
+# stay in the thread's cache until it is full: hence more calls to warm up.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+WARM_UP, WARM_UP_KEPT = 2, 12  # calls before anything is timed
 
 
 # -- shape files ------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ def interleave(
     """
     calls = {}
     for name, call in candidates.items():
-        call()  # the first call compiles, allocates and faults pages in
+        seconds(call, WARM_UP_KEPT if memory_is_kept() else WARM_UP)
         calls[name] = max(1, min(10_000, round(sample / seconds(call, 1))))
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
