@@ -19,6 +19,7 @@ import peak
 from common import Shape
 
 FORWARD, INPUT, WEIGHT = "forward", "input gradient", "weight gradient"
+EPSILON = 1e-3  # of batch norm
 TOLERANCE = 1e-3  # of the result's scale: sums of a million products in another order
 
 
@@ -34,6 +35,11 @@ def make_data(shape: Shape) -> dict[str, np.ndarray]:
         return rng.standard_normal(size, np.float32)
 
     data = {"x": normal(n, *shape.size), "dy": normal(n, *shape.out)}
+    if shape.kind == "batchnorm":
+        # The gradient is made in place of dy. On an x of variance 1 (with epsilon) it is a
+        # projection, so that it stays the same however often the step runs.
+        x, axes = data["x"], tuple(range(len(shape.size)))
+        data["x"] = (x - x.mean(axes)) / x.std(axes) * np.float32((1 - EPSILON) ** 0.5)
     if shape.gflop:
         data["weight"] = normal(*shape.weight) / np.float32(prod(shape.weight[:-1]) ** 0.5)
         data["bias"] = normal(shape.filters)
@@ -123,7 +129,7 @@ def make_layer(shape: Shape) -> Any:
             dilation_rate=shape.dilation, groups=shape.groups,
         )  # fmt: skip
     if shape.kind == "batchnorm":
-        return layers.BatchNormalization()
+        return layers.BatchNormalization(epsilon=EPSILON)
     pooling = layers.MaxPooling2D if shape.kind == "maxpool" else layers.AveragePooling2D
     return pooling(shape.kernel, strides=shape.stride, padding=shape.pad)
 
@@ -211,10 +217,10 @@ class TorchLayer:
         gamma, beta = torch.ones(shape.channels), torch.zeros(shape.channels)
         mean, variance = torch.zeros(shape.channels), torch.ones(shape.channels)
         forward, backward = self.aten.native_batch_norm, self.aten.native_batch_norm_backward
-        _, kept, kept_inverse = forward(x, gamma, beta, mean, variance, True, 0.01, 1e-3)
-        saved = (gamma, mean, variance, kept, kept_inverse, True, 1e-3, [True] * 3)
+        _, kept, kept_inverse = forward(x, gamma, beta, mean, variance, True, 0.01, EPSILON)
+        saved = (gamma, mean, variance, kept, kept_inverse, True, EPSILON, [True] * 3)
         return {
-            FORWARD: lambda: forward(x, gamma, beta, mean, variance, True, 0.01, 1e-3)[0],
+            FORWARD: lambda: forward(x, gamma, beta, mean, variance, True, 0.01, EPSILON)[0],
             INPUT: lambda: backward(dy, x, *saved)[0],
         }
 
