@@ -86,8 +86,7 @@ def test_timed_steps_compute_the_layer(line):
     want = expected(shape, data)
     for direction in [*runners, *reversed(runners)]:
         runners[direction]()
-        result = layer.result(direction, want[direction])
-        np.testing.assert_allclose(result, want[direction], rtol=1e-4, atol=1e-4)
+        bench.check(shape, direction, layer.result(direction, want[direction]), want[direction])
 
 
 def test_wrong_results_are_not_timed():
