@@ -23,8 +23,19 @@ def fans(shape: tuple[int, ...]) -> tuple[float, float]:
     return window * shape[-2], window * shape[-1]
 
 
+CLASSES: dict[str, type["Initializer"]] = {}
+
+
 class Initializer:
-    """Base: subclasses draw numbers of a shape from a generator."""
+    """Base: subclasses draw numbers of a shape from a generator.
+
+    A subclass of one's own is known by its class' name where a model is loaded; ``get_config``
+    gives the arguments that make it again.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        CLASSES[cls.__name__] = cls
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = None if seed is None else shapes.integer(seed, "seed", 0)
@@ -221,17 +232,18 @@ def get(identifier: Any, name: str = "initializer") -> Initializer:
         return identifier()
     if isinstance(identifier, dict):
         config = dict(identifier)
-        return NAMES[shapes.choice(config.pop("name", None), NAMES, name)](**config)
-    if isinstance(identifier, str):
-        by_class = {cls.__name__: cls for cls in NAMES.values()}
-        if identifier in by_class:
-            return by_class[identifier]()
-    return NAMES[shapes.choice(identifier, NAMES, name)]()
+        return _class(config.pop("name", None), name)(**config)
+    return _class(identifier, name)()
+
+
+def _class(identifier: Any, name: str) -> type[Initializer]:
+    if isinstance(identifier, str) and identifier in CLASSES:
+        return CLASSES[identifier]
+    return NAMES[shapes.choice(identifier, NAMES, name)]
 
 
 def to_config(initializer: Initializer) -> dict[str, Any]:
     """What `get` makes the same initializer from."""
-    for name, cls in NAMES.items():
-        if type(initializer) is cls:
-            return {"name": name, **initializer.get_config()}
-    raise ValueError(f"the initializer {type(initializer).__name__} cannot be written to a file")
+    names = {cls: name for name, cls in NAMES.items()}
+    cls = type(initializer)
+    return {"name": names.get(cls, cls.__name__), **initializer.get_config()}

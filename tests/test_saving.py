@@ -213,21 +213,21 @@ def test_float64_files_say_so(tmp_path):
 # ---- layers of the user's own ----
 
 
-class Doubled(layers.Rescaling):
+class Twice(layers.Rescaling):
     """A layer that this file defines."""
 
 
 def test_a_layer_of_ones_own(tmp_path):
-    path = saved(Sequential([layers.Input((4,)), Doubled(2.0), layers.Dense(2)]), tmp_path)
-    assert type(load_model(path).layers[0]) is Doubled
+    path = saved(Sequential([layers.Input((4,)), Twice(2.0), layers.Dense(2)]), tmp_path)
+    assert type(load_model(path).layers[0]) is Twice
     program = f"from fastconv.saving import load_model; load_model({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "'doubled' is a 'Doubled'" in done.stderr
+    assert "'twice' is a 'Twice'" in done.stderr
     assert "import the module" in done.stderr
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     program += f"import test_saving\nprint(test_saving.load_model({str(path)!r}).layers)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "Doubled" in done.stdout, done.stderr
+    assert "Twice" in done.stdout, done.stderr
 
 
 def test_what_cannot_be_written(tmp_path):
