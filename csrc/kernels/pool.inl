@@ -6,25 +6,36 @@
 
 typedef uint16_t u16vec __attribute__((vector_size(VLEN * sizeof(uint16_t))));
 
+/* n ≤ VLEN ≤ 16 of them, a tail in steps of known size */
 INLINE vec load_taps(const uint16_t *p, ptrdiff_t n)
 {
-    u16vec taps = {0};
+    uint16_t lane[16] = {0};
+    u16vec taps;
     if (n == VLEN)
-        __builtin_memcpy(&taps, p, sizeof taps);
+        __builtin_memcpy(lane, p, sizeof taps);
     else
-        for (ptrdiff_t i = 0; i < n; i++)
-            taps[i] = p[i];
+        for (ptrdiff_t size = 8, at = 0; size; size /= 2)
+            if (n & size) {
+                __builtin_memcpy(lane + at, p + at, (size_t)size * sizeof *p);
+                at += size;
+            }
+    __builtin_memcpy(&taps, lane, sizeof taps);
     return (vec)__builtin_convertvector(__builtin_convertvector(taps, ivec), vec);
 }
 
 INLINE void store_taps(uint16_t *p, vec a, ptrdiff_t n)
 {
     const u16vec taps = __builtin_convertvector(__builtin_convertvector(a, ivec), u16vec);
+    uint16_t lane[16] = {0};
+    __builtin_memcpy(lane, &taps, sizeof taps);
     if (n == VLEN)
-        __builtin_memcpy(p, &taps, sizeof taps);
+        __builtin_memcpy(p, lane, sizeof taps);
     else
-        for (ptrdiff_t i = 0; i < n; i++)
-            p[i] = taps[i];
+        for (ptrdiff_t size = 8, at = 0; size; size /= 2)
+            if (n & size) {
+                __builtin_memcpy(p + at, lane + at, (size_t)size * sizeof *p);
+                at += size;
+            }
 }
 
 /* Where row `row` of (sample, D, H) of a tensor lies. */
@@ -121,6 +132,73 @@ static void max_pool_forward(const fc_window *g, ptrdiff_t channels, const real 
     }
 }
 
+/* 1 / the pixels that a window averages: all taps, or those inside the image. */
+INLINE real average_weight(const fc_window *g, int count_padding, span d, span h, span w)
+{
+    if (count_padding)
+        return 1 / (real)(g->window[0] * g->window[1] * g->window[2]);
+    return 1 / (real)((d.hi - d.lo) * (h.hi - h.lo) * (w.hi - w.lo));
+}
+
+INLINE int windows_are_separate(const fc_window *g)
+{
+    return g->stride[0] >= g->window[0] && g->stride[1] >= g->window[1] &&
+           g->stride[2] >= g->window[2];
+}
+
+INLINE void zero_pixels(real *dx, ptrdiff_t dx_stride, ptrdiff_t channels, ptrdiff_t first,
+                        ptrdiff_t last)
+{
+    for (ptrdiff_t p = first; p < last; p++)
+        for (ptrdiff_t c = 0; c < channels; c += VLEN)
+            store_part(dx + p * dx_stride + c, v_zero(), channels - c < VLEN ? channels - c : VLEN);
+}
+
+/* n channels of the pixels lo..hi of one window's row; the first pixel of the row has tap `tap`. */
+INLINE void spread_lanes(ptrdiff_t n, real weight, const real *dy, const uint16_t *index,
+                         ptrdiff_t tap, span w, real *dx, ptrdiff_t dx_stride)
+{
+    const vec g = load_part(dy, n);
+    const vec winner = index ? load_taps(index, n) : v_zero(), share = v_mul(g, v_set1(weight));
+    for (ptrdiff_t tw = w.lo; tw < w.hi; tw++)
+        store_part(dx + tw * dx_stride,
+                   index ? v_select(v_eq(winner, v_set1((real)(tap + tw))), g, v_zero()) : share,
+                   n);
+}
+
+/* One row of dx where windows do not overlap: the only window over (D, H) hands each of its pixels
+ * what is due, and pixels between windows get zero. index NULL: average pooling. */
+static void spread_row(const fc_window *g, ptrdiff_t channels, int count_padding, pool_row r,
+                       const real *dy, ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                       ptrdiff_t dx_stride)
+{
+    const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
+    ptrdiff_t done = 0;
+    if (d.lo < d.hi && h.lo < h.hi) {
+        const ptrdiff_t first = ((r.sample * g->out[0] + d.lo) * g->out[1] + h.lo) * g->out[2];
+        const ptrdiff_t tap = ((r.d + g->pad[0] - d.lo * g->stride[0]) * g->window[1] + r.h +
+                               g->pad[1] - h.lo * g->stride[1]) * g->window[2];
+        const span td = taps_inside(g, 0, d.lo), th = taps_inside(g, 1, h.lo);
+        for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
+            const span tw = taps_inside(g, 2, ow);
+            const ptrdiff_t start = ow * g->stride[2] - g->pad[2], o = first + ow;
+            const real weight = index ? 1 : average_weight(g, count_padding, td, th, tw);
+            zero_pixels(dx, dx_stride, channels, done, start + tw.lo);
+            done = start + tw.hi;
+            ptrdiff_t c = 0;
+            for (; c + VLEN <= channels; c += VLEN)
+                spread_lanes(VLEN, weight, dy + o * dy_stride + c,
+                             index ? index + o * channels + c : NULL, tap, tw,
+                             dx + start * dx_stride + c, dx_stride);
+            if (c < channels)
+                spread_lanes(channels - c, weight, dy + o * dy_stride + c,
+                             index ? index + o * channels + c : NULL, tap, tw,
+                             dx + start * dx_stride + c, dx_stride);
+        }
+    }
+    zero_pixels(dx, dx_stride, channels, done, g->in[2]);
+}
+
 /* n channels of one input pixel: Σ dy[o] over the windows o whose maximum it was. */
 INLINE vec max_pool_gather(const fc_window *g, span d, span h, span w, const ptrdiff_t *at,
                            ptrdiff_t sample, ptrdiff_t channels, ptrdiff_t c, ptrdiff_t n,
@@ -146,8 +224,14 @@ static void max_pool_backward(const fc_window *g, ptrdiff_t channels, const real
                               ptrdiff_t dy_stride, const uint16_t *index, real *dx,
                               ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last)
 {
+    const int separate = windows_are_separate(g);
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->in);
+        if (separate) {
+            spread_row(g, channels, 0, r, dy, dy_stride, index, dx + row * g->in[2] * dx_stride,
+                       dx_stride);
+            continue;
+        }
         const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
         for (ptrdiff_t iw = 0; iw < g->in[2]; iw++) {
             const span w = windows_over(g, 2, iw);
@@ -163,14 +247,6 @@ static void max_pool_backward(const fc_window *g, ptrdiff_t channels, const real
                              channels - c);
         }
     }
-}
-
-/* 1 / the pixels that a window averages: all taps, or those inside the image. */
-INLINE real average_weight(const fc_window *g, int count_padding, span d, span h, span w)
-{
-    if (count_padding)
-        return 1 / (real)(g->window[0] * g->window[1] * g->window[2]);
-    return 1 / (real)((d.hi - d.lo) * (h.hi - h.lo) * (w.hi - w.lo));
 }
 
 /* Rows [first, last) of (n, OD, OH): y = the window's mean. */
@@ -207,8 +283,14 @@ static void average_pool_backward(const fc_window *g, ptrdiff_t channels, int co
                                   const real *dy, ptrdiff_t dy_stride, real *dx,
                                   ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last)
 {
+    const int separate = windows_are_separate(g);
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->in);
+        if (separate) {
+            spread_row(g, channels, count_padding, r, dy, dy_stride, NULL,
+                       dx + row * g->in[2] * dx_stride, dx_stride);
+            continue;
+        }
         const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
         for (ptrdiff_t iw = 0; iw < g->in[2]; iw++) {
             const span w = windows_over(g, 2, iw);

@@ -1,0 +1,13 @@
+"""Dropout from a counter-based generator (Philox4x32-10)."""
+
+import numpy as np
+
+from fastconv._native.split import SplitStep
+
+def philox(key: int, block: int, step: int) -> np.ndarray: ...
+
+class DropoutForward(SplitStep):
+    def __init__(self, rate: float, per_sample: int, stream: int, x: int, y: int) -> None: ...
+
+class DropoutBackward(SplitStep):
+    def __init__(self, rate: float, per_sample: int, stream: int, dy: int, dx: int) -> None: ...

@@ -1,0 +1,6 @@
+"""Steps whose work is split over the threads, and how."""
+
+from fastconv._native.step import Step
+
+class SplitStep(Step): ...
+class RowStep(SplitStep): ...
