@@ -801,16 +801,6 @@ def test_export_leaves_no_trace(tmp_path):
     np.testing.assert_array_equal(first[0], again[0])
 
 
-def test_a_failing_proof_restores_the_compute_type(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(proof.Graph, "from_config", fail)
-    with pytest.raises(RuntimeError, match="broken"):
-        mnist_net().export(tmp_path / "m.onnx")
-    assert fc.floatx() == "float32"
-
-
 def test_a_model_in_float64_is_exported_in_float32(tmp_path):
     fc.set_floatx("float64")
     try:
