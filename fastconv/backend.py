@@ -1,8 +1,5 @@
 """Settings of the whole process: the compute type and the random seed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 _floatx = "float32"
@@ -24,20 +21,6 @@ def set_floatx(dtype: str) -> None:
     if dtype not in ("float32", "float64"):
         raise ValueError(f'floatx is "float32" or "float64", not {dtype!r}')
     _floatx = dtype
-
-
-@contextmanager
-def aside(dtype: str) -> Iterator[None]:
-    """Build models of this compute type without a trace: afterwards the compute type and the state
-    of the random generator are what they were."""
-    global _floatx, _generator
-    before = _floatx, _generator
-    try:
-        set_floatx(dtype)
-        _generator = np.random.default_rng(0)
-        yield
-    finally:
-        _floatx, _generator = before
 
 
 def set_random_seed(seed: int) -> None:

@@ -1,5 +1,6 @@
 """A parameter: a named array that a layer owns, with the gradient that backward writes."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -58,6 +59,13 @@ class Parameter:
         if value.shape != self.shape:
             raise ValueError(f"{self.name} has shape {self.shape}, not {value.shape}")
         self.value[...] = value
+
+    def copy(self, dtype: Any) -> "Parameter":
+        """A parameter of the same name with the value in another type, and no gradient yet."""
+        twin = copy.copy(self)
+        twin.value = self.value.astype(dtype)
+        twin._grad = None
+        return twin
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, trainable={self.trainable})"

@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fastconv import shapes
+from fastconv.activations import LINEAR
 from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import Tensor
@@ -246,26 +247,24 @@ def _in_float32(graph: Graph) -> Graph:
 
 
 def _without_last_activation(graph: Graph) -> Graph:
-    """The graph with the softmax or sigmoid at its ends left out."""
-    config = graph.to_config()
-    readers = graph.consumers()
-    changed = False
-    for i, number in enumerate(config["outputs"]):
-        node = graph.nodes[number]
-        kind = getattr(getattr(node.layer, "activation", None), "name", None)
-        if kind not in PROBABILITIES:
-            continue
-        if isinstance(node.layer, Activation):
-            config["outputs"][i] = config["nodes"][number]["inputs"][0]
-        elif readers[node.output] or sum(n.layer is node.layer for n in graph.nodes) > 1:
-            raise ExportError(
-                f'output="logits": the {kind} of {node.layer.name} is also used inside the network'
-            )
-        else:
-            entry = config["layers"][config["nodes"][number]["layer"]]
-            entry["config"] = {**entry["config"], "activation": "linear"}
-        changed = True
-    return proof.copy_in(graph, "float32", config) if changed else graph
+    """A copy of the graph with the softmax or sigmoid at its ends left out."""
+    copy = proof.copy_in(graph, "float32")
+    readers = copy.consumers()
+    uses = Counter(node.layer for node in copy.nodes)
+    outputs = []
+    for tensor in copy.outputs:
+        layer = tensor.node.layer
+        kind = getattr(getattr(layer, "activation", None), "name", None)
+        if kind in PROBABILITIES and isinstance(layer, Activation):
+            tensor = tensor.node.inputs[0]
+        elif kind in PROBABILITIES:
+            if readers[tensor] or uses[layer] > 1:
+                raise ExportError(
+                    f'output="logits": the {kind} of {layer.name} is also used inside the network'
+                )
+            layer.activation = LINEAR  # type: ignore[attr-defined]
+        outputs.append(tensor)
+    return Graph(copy.inputs, outputs)
 
 
 # -- checks of the options ------------------------------------------------------------------------

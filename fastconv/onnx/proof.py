@@ -1,8 +1,8 @@
 """The proof: the file is checked, run, and compared with the trainer.
 
 The trainer's float32 outputs are what the file must give. How far they may lie apart is measured,
-not guessed: four times the distance of the trainer's float32 from its own float64 (a graph built
-again in double, with the same weights), or 1e-5 where that is less; both of the largest output.
+not guessed: four times the distance of the trainer's float32 from its own float64 (a copy of the
+graph in double), or 1e-5 where that is less; both of the largest output.
 """
 
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
@@ -20,9 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from fastconv import backend
 from fastconv.graph import Graph
-from fastconv.layer import Tensor
+from fastconv.layer import Node, Tensor
 from fastconv.layers.input import InputLayer
 from fastconv.node import ExportError, OnnxGraph, OnnxTensor
 from fastconv.onnx.report import Proof
@@ -72,15 +72,16 @@ def run_trainer(graph: Graph, inputs: Sequence[np.ndarray], double: bool = False
     return [running.array(value).copy() for value in plan.outputs]
 
 
-def copy_in(graph: Graph, dtype: str, config: dict[str, Any] | None = None) -> Graph:
-    """The graph (or the one that ``config`` describes) built again in a compute type, with the
-    graph's weights."""
-    with backend.aside(dtype):
-        twin = Graph.from_config(graph.to_config() if config is None else config)
-    values = {parameter.name: parameter.value for parameter in graph.parameters}
-    for parameter in twin.parameters:
-        parameter.assign(values[parameter.name])
-    return twin
+def copy_in(graph: Graph, dtype: str) -> Graph:
+    """The graph with layers of its own, their weights in another type."""
+    # layers are copied, not made anew from their configs: users' own may not have any
+    memo: dict[int, Any] = {id(parameter): parameter.copy(dtype) for parameter in graph.parameters}
+    layers = dict(zip(graph.layers, deepcopy(graph.layers, memo), strict=True))
+    tensors: dict[Tensor, Tensor] = {}
+    for node in graph.nodes:
+        inputs = [tensors[tensor] for tensor in node.inputs]
+        tensors[node.output] = Node(layers[node.layer], inputs, node.output.shape).output
+    return Graph([tensors[t] for t in graph.inputs], [tensors[t] for t in graph.outputs])
 
 
 def measure(graph: Graph, batches: list[list[np.ndarray]]) -> Reference:
