@@ -47,6 +47,8 @@ def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBas
     if not names:
         raise ValueError("the history is empty: train the model first")
     figure = figure or new_figure(4.2 * len(names), 3.2)
+    from matplotlib.ticker import MaxNLocator
+
     for number, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), number)
         shown = [("training", name, BLUE), ("validation", f"val_{name}", ORANGE)]
@@ -56,7 +58,7 @@ def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBas
                 axes.plot(epochs, values, color=color, marker="o", markersize=3, label=label)
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if "accuracy" in name:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
         else:
@@ -174,8 +176,8 @@ def plot_overview(
     order = np.argsort(~wrong, kind="stable")[:30]
     figure = new_figure(13.5, 7)
     figure.suptitle(title, fontsize=14, fontweight="bold")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
-    curves, filters = left.subfigures(2, 1, height_ratios=[1.3, 1])
+    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.15, 1]))
+    curves, filters = np.ravel(left.subfigures(2, 1, height_ratios=[1.3, 1]))
     plot_history(history, curves)
     plot_filters(layer, filters)
     filters.suptitle(f"Filters of {layer.name}, one scale for all", fontsize=11)

@@ -76,7 +76,7 @@ def describe(path: str | os.PathLike[str]) -> Described:
 
 def _float_size(tensor: onnx.TensorProto) -> int:
     """Bytes of an element; 0 where it is not a floating type."""
-    sizes = {
+    sizes: dict[int, int] = {
         onnx.TensorProto.FLOAT: 4,
         onnx.TensorProto.DOUBLE: 8,
         onnx.TensorProto.FLOAT16: 2,
