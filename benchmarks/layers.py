@@ -310,7 +310,7 @@ def format_row(row: dict[str, Any], limit: dict[str, Any]) -> list[str]:
 
 HEADER = [
     "layer", "N", "direction", "fastconv ms", "min", "spread %", "rate", "% of limit",
-    "torch contiguous", "channels_last", "x faster",
+    "torch contiguous", "channels_last", "x torch",
 ]  # fmt: skip
 
 
@@ -327,8 +327,8 @@ def run(networks: list[str], rounds: int, limit: dict[str, Any], only: str = "")
     summary = summarize(rows)
     for name, found in summary.items():
         print(
-            f"{name}: x {found['mean']:.2f} faster than PyTorch's best layout (geometric mean), "
-            f"at least x {found['worst']:.2f} ({found['where']})"
+            f"{name}: {found['mean']:.2f} x the speed of PyTorch's better layout (geometric mean), "
+            f"lowest {found['worst']:.2f} x ({found['where']})"
         )
     return {"rows": rows, "summary": summary, "foreign_cpus": foreign.report()}
 

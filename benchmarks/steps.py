@@ -237,7 +237,7 @@ def format_row(row: dict[str, Any], limit: dict[str, Any]) -> list[str]:
 
 HEADER = [
     "training step", "fastconv ms", "min", "spread %", "GFLOP/s", "% of peak",
-    "torch contiguous", "channels_last", "x faster",
+    "torch contiguous", "channels_last", "x torch",
 ]  # fmt: skip
 
 
