@@ -25,7 +25,7 @@ PAGES = sorted(
 HOW_TO = ROOT / "CONTRIBUTING.md"  # its Python is followed by the tests at the end
 GUIDE = ROOT / "docs" / "gradients.md"  # its Python is run by test_reference.py
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SUFFIXES = tuple(".py .pyx .pyi .pxd .c .h .inl .md .svg .toml .txt .yaml".split())
+SOURCE = re.compile(r"\.(py|pyx|pyi|pxd|c|h|inl|md|svg|toml|txt|yaml)$")
 
 
 def name_of(page: Path) -> str:
@@ -61,7 +61,7 @@ def named_paths(page: Path) -> set[str]:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose)
     spans = re.findall(r"`([^`\s]+)`", prose)
     folders = tuple(f"{p.name}/" for p in ROOT.iterdir() if p.is_dir())
-    paths = (s for s in spans if s.startswith(folders) or s.endswith(SUFFIXES))
+    paths = (s for s in spans if s.startswith(folders) or SOURCE.search(s))
     return {p for p in (*links, *paths) if "://" not in p and not p.startswith("/")}
 
 
