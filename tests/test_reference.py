@@ -693,7 +693,7 @@ def test_the_worked_max_pool_of_the_guide():
 
 
 def test_the_batch_norm_of_the_guide():
-    g = run_guide("Batch normalisation")
+    g = run_guide("Batch normalization")
     rng = np.random.default_rng(0)
     x, dy = 5 + 2 * rng.standard_normal((50, 3)), rng.standard_normal((50, 3))
     dx, dgamma, dbeta = ref.batch_norm_backward(x, g["gamma"], dy, g["eps"])
