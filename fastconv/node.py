@@ -167,10 +167,6 @@ class Scope:
         value = parameter.value if array is None else array
         return self._initializer(parameter.name, np.ascontiguousarray(value, np.float32))
 
-    def sizes(self, x: OnnxTensor) -> str:
-        """The name of an initializer with ``x``'s sizes in the file; 0 keeps the batch's."""
-        return self.constant([0, *shapes.known(x.file_shape, self._use)], "shape", np.int64)
-
     def input(self, shape: Shape) -> OnnxTensor:
         """An input of the file. Images and volumes lie in the image order, others as they are."""
         first = len(shape) > 2 and self.image_order == "NCHW"
@@ -199,6 +195,61 @@ class Scope:
         if any(x.is_channels_first and x.elements is None and x.rank > 1 for x in inputs):
             return [self.channels_first(x) for x in inputs]
         return [self.plain(x) for x in inputs]
+
+    def flatten(self, x: OnnxTensor) -> OnnxTensor:
+        """All values of a sample as one vector, in the order in which the file has them."""
+        if x.rank == 1:
+            return x
+        sizes = shapes.known(x.shape, self._use)
+        places = np.arange(shapes.elements(sizes)).reshape(sizes).transpose(x.order).ravel()
+        elements = None if np.array_equal(places, np.arange(places.size)) else places
+        return self.node("Flatten", [x], OnnxTensor("", (places.size,), (0,), elements), axis=1)
+
+    def reshape(self, x: OnnxTensor, shape: Shape) -> OnnxTensor:
+        """The values of a sample, in the order in which layers see them, in another shape."""
+        if x.elements is not None or _in_memory(x) != sorted(_in_memory(x)):
+            x = self.plain(x)
+        y = OnnxTensor("", shape, channels_first(len(shape)))
+        if len(shape) < 3 or _in_memory(y) != sorted(_in_memory(y)):
+            y = replace(y, order=plain(len(shape)))
+        sizes = [0, *shapes.known(y.file_shape, self._use)]  # 0 keeps the batch's
+        return self.node("Reshape", [x, self.constant(sizes, "shape", np.int64)], y)
+
+    def window_attributes(
+        self,
+        x: OnnxTensor,
+        kernel: Sequence[int],
+        strides: Sequence[int],
+        dilation: Sequence[int],
+        padding: str | shapes.Pads,
+    ) -> dict[str, Any]:
+        """Attributes of an operator whose window slides over an image ``x``.
+
+        ``"same"`` becomes explicit padding where it does not depend on an unknown size, else the
+        operator's own ``auto_pad``. That one has no form for dilation, and onnxruntime refuses it
+        at some sizes where a window is smaller than its stride.
+        """
+        attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
+        if any(step > 1 for step in dilation):
+            attributes["dilations"] = list(dilation)
+        spatial = x.shape[:-1]
+        unknown = padding == "same" and any(
+            size is None and stride > 1 and window > 1
+            for size, stride, window in zip(spatial, strides, kernel, strict=True)
+        )
+        if not unknown:
+            # with stride 1, or windows of one pixel, any size gives the same padding
+            sizes = [1 if size is None else size for size in spatial]
+            pads = shapes.resolve_padding(padding, sizes, kernel, strides, dilation)
+            attributes["pads"] = [before for before, _ in pads] + [after for _, after in pads]
+        elif "dilations" in attributes or any(map(operator.lt, kernel, strides)):
+            raise self.refuse(
+                'padding="same" with strides over an image of unknown size, and with dilation or a '
+                "window smaller than its stride; give explicit padding or the input's size"
+            )
+        else:
+            attributes["auto_pad"] = "SAME_UPPER"
+        return attributes
 
     def require(self, opset: int, what: str) -> None:
         """Refuse the export where the operator set is older than ``what`` needs."""
@@ -326,60 +377,3 @@ def _in_memory(x: OnnxTensor) -> list[int]:
     """The axes in the order in which the file has them, without those of one element: where two
     tensors agree in it, their values stand in the same order."""
     return [axis for axis in x.order if x.shape[axis] != 1]
-
-
-def flatten(scope: Scope, x: OnnxTensor) -> OnnxTensor:
-    """All values of a sample as one vector, in the order in which the file has them."""
-    if x.rank == 1:
-        return x
-    sizes = shapes.known(x.shape, x.name)
-    places = np.arange(shapes.elements(sizes)).reshape(sizes).transpose(x.order).ravel()
-    elements = None if np.array_equal(places, np.arange(places.size)) else places
-    return scope.node("Flatten", [x], OnnxTensor("", (places.size,), (0,), elements), axis=1)
-
-
-def reshape(scope: Scope, x: OnnxTensor, shape: Shape) -> OnnxTensor:
-    """The values of a sample, in the order in which layers see them, in another shape."""
-    if x.elements is not None or _in_memory(x) != sorted(_in_memory(x)):
-        x = scope.plain(x)
-    y = OnnxTensor("", shape, channels_first(len(shape)))
-    if len(shape) < 3 or _in_memory(y) != sorted(_in_memory(y)):
-        y = replace(y, order=plain(len(shape)))
-    return scope.node("Reshape", [x, scope.sizes(y)], y)
-
-
-def window_attributes(
-    scope: Scope,
-    x: OnnxTensor,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilation: Sequence[int],
-    padding: str | shapes.Pads,
-) -> dict[str, Any]:
-    """Attributes of an operator whose window slides over an image ``x``.
-
-    ``"same"`` becomes explicit padding where it does not depend on an unknown size, else the
-    operator's own ``auto_pad``. That one has no form for dilation, and onnxruntime refuses it at
-    some sizes where a window is smaller than its stride.
-    """
-    attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
-    if any(step > 1 for step in dilation):
-        attributes["dilations"] = list(dilation)
-    spatial = x.shape[:-1]
-    unknown = padding == "same" and any(
-        size is None and stride > 1 and window > 1
-        for size, stride, window in zip(spatial, strides, kernel, strict=True)
-    )
-    if not unknown:
-        # with stride 1, or windows of one pixel, any size gives the same padding
-        sizes = [1 if size is None else size for size in spatial]
-        pads = shapes.resolve_padding(padding, sizes, kernel, strides, dilation)
-        attributes["pads"] = [before for before, _ in pads] + [after for _, after in pads]
-    elif "dilations" in attributes or any(map(operator.lt, kernel, strides)):
-        raise scope.refuse(
-            'padding="same" with strides over an image of unknown size, and with dilation or a '
-            "window smaller than its stride; give explicit padding or the input's size"
-        )
-    else:
-        attributes["auto_pad"] = "SAME_UPPER"
-    return attributes

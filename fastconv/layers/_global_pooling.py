@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Layer, check_data_format, one_of
-from fastconv.node import flatten
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class _GlobalPooling(Layer):
         """The global operator ``op``, which keeps the spatial dims, and what takes them away."""
         x = scope.channels_first(x)
         y = scope.node(op, [x], replace(x, shape=(*(1,) * self.rank, x.shape[-1])))
-        return y if self.keepdims else flatten(scope, y)
+        return y if self.keepdims else scope.flatten(y)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "keepdims": self.keepdims}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from fastconv import shapes
 from fastconv._native import pool
 from fastconv.layer import Layer, check_data_format, one_of
-from fastconv.node import window_attributes
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class _Pooling(Layer):
         """The pooling operator ``op``; it wants channels first."""
         x = scope.channels_first(x)
         ones = (1,) * self.rank
-        window = window_attributes(scope, x, self.pool_size, self.strides, ones, self.padding)
+        window = scope.window_attributes(x, self.pool_size, self.strides, ones, self.padding)
         like = replace(x, shape=self.output_shape(x.shape))
         return scope.node(op, [x], like, **window, **attributes)
 

@@ -9,7 +9,6 @@ from fastconv import activations, initializers, shapes
 from fastconv._native import conv
 from fastconv.layer import Frame, check_data_format, one_of
 from fastconv.layers._weighted import _Weighted
-from fastconv.node import window_attributes
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -131,8 +130,8 @@ class Conv2D(_Weighted):
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         assert self.weight is not None
         x = scope.channels_first(inputs[0])
-        attributes = window_attributes(
-            scope, x, self.kernel_size, self.strides, self.dilation_rate, self.padding
+        attributes = scope.window_attributes(
+            x, self.kernel_size, self.strides, self.dilation_rate, self.padding
         )
         if self.groups > 1:
             attributes["group"] = self.groups

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Frame, Layer, check_data_format
-from fastconv.node import flatten
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -34,4 +33,4 @@ class Flatten(Layer):
         return [b.contiguous(dy).reshape(frame.inputs[0].shape)]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
-        return flatten(scope, inputs[0])
+        return scope.flatten(inputs[0])

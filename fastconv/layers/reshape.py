@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.layer import Frame, Layer
-from fastconv.node import flatten, reshape
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Reshape(Layer):
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         shape = self.output_shape(inputs[0].shape)
-        return flatten(scope, inputs[0]) if len(shape) == 1 else reshape(scope, inputs[0], shape)
+        return scope.flatten(inputs[0]) if len(shape) == 1 else scope.reshape(inputs[0], shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "target_shape": list(self.target_shape)}
