@@ -4,7 +4,7 @@ their how-tos are followed step by step."""
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -121,8 +121,14 @@ def test_every_layer_is_in_the_reference() -> None:
     ids=name_of,
 )
 @pytest.mark.usefixtures("registry")
-def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: Callable[[int], None],
+) -> None:
     """The blocks of a page run one after the other, as a reader would type them."""
+    threads(1)  # the networks are small, and the bits the same
     for module in ("sklearn", "onnxruntime"):
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
