@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, FigureBase, SubFigure
 
     from fastconv.layer import Layer
 
@@ -176,8 +176,8 @@ def plot_overview(
     order = np.argsort(~wrong, kind="stable")[:30]
     figure = new_figure(13.5, 7)
     figure.suptitle(title, fontsize=14, fontweight="bold")
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.15, 1]))
-    curves, filters = np.ravel(left.subfigures(2, 1, height_ratios=[1.3, 1]))
+    left, right = _parts(figure, 1, 2, width_ratios=[1.15, 1])
+    curves, filters = _parts(left, 2, 1, height_ratios=[1.3, 1])
     plot_history(history, curves)
     plot_filters(layer, filters)
     filters.suptitle(f"Filters of {layer.name}, one scale for all", fontsize=11)
@@ -189,3 +189,8 @@ def plot_overview(
         fontsize=11,
     )
     return figure
+
+
+def _parts(figure: "FigureBase", rows: int, columns: int, **ratios: Any) -> "list[SubFigure]":
+    parts: Any = figure.subfigures(rows, columns, **ratios)  # an array; one part alone is none
+    return list(parts)

@@ -26,6 +26,8 @@ EXAMPLES = """examples:
 """
 NEEDS = {"onnxruntime": "onnxruntime", "matplotlib": "matplotlib", "PIL": "pillow"}
 SHOWN = 8  # predictions in the table
+MANY = 10_000  # images, from which on batches are larger
+LARGE = 16  # pixels, from which on an image is made smaller early
 
 
 class Data(NamedTuple):
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     facts = config.config_info()
-    print(f"fastconv {facts['fastconv']}: {facts['isa']}, {facts['threads']} threads")
+    print(f"fastconv {facts['fastconv']}: {facts['isa']}, threads: {facts['threads']}")
     print(f"{data}\n")
     model = _network(data)
     history = _train(model, data, arguments.epochs or (3 if arguments.data else 20))
@@ -119,7 +121,7 @@ def _load(folder: str | None) -> Data:
         from fastconv.datasets import idx
 
         (x, y), (x_test, y_test) = idx.load_folder(folder)
-        title, white = folder, 255
+        title, white = Path(folder).resolve().name, 255
     return Data(title, x[..., None], y, x_test[..., None], y_test, white)
 
 
@@ -128,11 +130,13 @@ def _network(data: Data) -> "Sequential":
     from fastconv import layers
     from fastconv.model import Sequential
 
+    large = min(data.x.shape[1:3]) >= LARGE
     model = Sequential(
         [
             layers.Input(data.x.shape[1:]),
             layers.Rescaling(1 / data.white),
             layers.Conv2D(16, 3, padding="same", activation="relu"),
+            *([layers.MaxPooling2D(2)] if large else []),
             layers.Conv2D(32, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(2),
             layers.Dropout(0.25),
@@ -151,11 +155,12 @@ def _network(data: Data) -> "Sequential":
 def _train(model: "Sequential", data: Data, epochs: int) -> Any:
     print("\nTraining")
     verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, lines for files
+    batch = 32 if len(data.x) < MANY else 128
     start = time.perf_counter()
     history = model.fit(
-        data.x, data.y, batch_size=32, epochs=epochs, validation_split=0.1, verbose=verbose
+        data.x, data.y, batch_size=batch, epochs=epochs, validation_split=0.1, verbose=verbose
     )
-    print(f"{epochs} epochs in {time.perf_counter() - start:.1f} s\n")
+    print(f"Trained in {time.perf_counter() - start:.1f} s\n")
     return history
 
 

@@ -117,8 +117,8 @@ def _table(results: list[dict[str, Any]]) -> str:
             row += [name, f"{100 * value:.1f} %" if is_probability else f"{value:.4g}"]
         rows.append(row)
     header = ["input"]
-    for place in range((len(rows[0]) - 1) // 2):
-        header += ["class" if place == 0 else "then", ""]
+    for place in range(1, (len(rows[0]) + 1) // 2):
+        header += [{1: "best", 2: "2nd", 3: "3rd"}.get(place, f"{place}th"), ""]
     return "\n".join(table(header, rows)) + "\n"
 
 
