@@ -10,6 +10,7 @@ class Extent(NamedTuple):
     slot: int
     per_sample: int = 0
     fixed: int = 0
+    itemsize: int = 0
 
 class Step:
     reads: tuple[Extent, ...]
