@@ -107,9 +107,8 @@ class Activation:
         if self.gamma == 0:
             y = scope.node("LeakyRelu", [x], x, alpha=self.alpha)
         else:
-            # ThresholdedRelu gives 0 at the threshold itself, where ours gives x
             threshold = scope.constant(self.gamma, "threshold")
-            passes = scope.node("GreaterOrEqual", [x, threshold], x)
+            passes = scope.node("Greater", [x, threshold], x)
             y = scope.node("Where", [passes, x, self._below_threshold(scope, x, threshold)], x)
         return scope.node("Min", [y, *cap], y) if cap else y
 

@@ -5,7 +5,7 @@
 enum {
     ACTIVATION_LINEAR,
     ACTIVATION_RELU,         /* max(0, x) */
-    ACTIVATION_RELU_GENERAL, /* slope alpha below threshold gamma, cap beta (NaN: none) */
+    ACTIVATION_RELU_GENERAL, /* slope alpha up to threshold gamma, cap beta (NaN: none) */
     ACTIVATION_ELU,
     ACTIVATION_SIGMOID,
     ACTIVATION_TANH,
@@ -26,7 +26,7 @@ INLINE vec activation_value(const int kind, vec x, vec alpha, vec beta, vec gamm
         return v_max(v_zero(), x); /* NaN stays NaN */
     case ACTIVATION_RELU_GENERAL:
         return v_select(at_least(x, beta), beta,
-                        v_select(v_gt(gamma, x), sloped(alpha, v_sub(x, gamma)), x));
+                        v_select(at_least(gamma, x), sloped(alpha, v_sub(x, gamma)), x));
     case ACTIVATION_ELU:
         return v_select(v_gt(x, v_zero()), x, v_mul(alpha, v_expm1_negative(x)));
     case ACTIVATION_SIGMOID:

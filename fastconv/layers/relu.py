@@ -8,7 +8,7 @@ from fastconv.layers.activation import Activation
 
 
 class ReLU(Activation):
-    """``y = max_value where x ≥ max_value, x where x ≥ threshold, else
+    """``y = max_value where x ≥ max_value, x where x > threshold, else
     negative_slope · (x − threshold)``; gradient 1, or negative_slope below, or 0 at the cap.
 
     Parameters
