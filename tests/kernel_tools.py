@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from fastconv._native.step import execute
 
 from fastconv._native import dispatch
+from fastconv._native.step import execute
 
 TABLES = [*dispatch.isa_names(), "float64"]
 LANES = 16  # of the widest vector: edges of it are edges of the others

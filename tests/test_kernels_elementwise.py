@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from fastconv._native.step import execute
 from kernel_tools import CHANNELS, Tensor, close, dtype, empty, randoms, run, same_for_all_teams
 
 from fastconv._native import elementwise as native
+from fastconv._native.step import execute
 
 __all__ = ["dtype"]
 
