@@ -50,6 +50,7 @@ class Graph:
         unused = [t.node for t in self.inputs if t.node not in self.nodes]
         self.nodes = unused + self.nodes
         self.layers: list[Layer] = list(dict.fromkeys(node.layer for node in self.nodes))
+        self._shapes: tuple[tuple[Shape, ...], dict[Tensor, Shape]] | None = None
         seen: dict[str, Layer] = {}
         for layer in self.layers:
             if seen.setdefault(layer.name, layer) is not layer:
@@ -61,6 +62,9 @@ class Graph:
 
     def shapes(self, inputs: Sequence[Shape]) -> dict[Tensor, Shape]:
         """The shape of every tensor for inputs of these shapes."""
+        key = tuple(inputs)
+        if self._shapes is not None and self._shapes[0] == key:
+            return self._shapes[1]  # batch after batch asks for the same
         shapes: dict[Tensor, Shape] = {}
         for tensor, shape in zip(self.inputs, inputs, strict=True):
             if len(shape) != len(tensor.shape) or any(
@@ -75,6 +79,7 @@ class Graph:
             if node.output not in shapes:
                 given = [shapes[tensor] for tensor in node.inputs]
                 shapes[node.output] = node.layer.output_shape(*given)
+        self._shapes = key, shapes
         return shapes
 
     def consumers(self) -> dict[Tensor, list[Node]]:

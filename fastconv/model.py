@@ -178,6 +178,13 @@ class Model:
             self._plans.popitem(last=False)
         return plan, heads
 
+    def _runner(self, plan: Plan, heads: Heads, running: RunningPass) -> BatchRunner:
+        """The runner of this pass, with fresh means."""
+        if running.runner is None:
+            running.runner = BatchRunner(plan, heads, running)
+        running.runner.reset()
+        return running.runner
+
     def _inputs(self, x: Any) -> list[np.ndarray]:
         names = [tensor.node.layer.name for tensor in self.graph.inputs]
         return data.inputs(x, names, [tensor.shape for tensor in self.graph.inputs])
@@ -459,13 +466,13 @@ class Model:
         order = np.random.default_rng(backend.next_seed()).permutation(n) if shuffle else None
         index = np.arange(n) if order is None else order
         running = plan.borrow(min(batch, n))
-        runner = BatchRunner(plan, heads, running)
+        runner = self._runner(plan, heads, running)
         bar = progress.Progress(title, -(-n // batch), n, verbose)
         logs = None
         try:
             for start in range(0, n, batch):
                 rows = index[start : start + batch]
-                runner.forward(x, y, rows, len(rows), self.seed, optimizer.iterations)
+                runner.forward(running, x, y, rows, len(rows), self.seed, optimizer.iterations)
                 running.backward()
                 optimizer.apply()
                 bar.update(runner.samples, runner.logs)
@@ -486,8 +493,8 @@ class Model:
             optimizer.build(self._trainable())
             running = plan.borrow(n)
             try:
-                runner = BatchRunner(plan, heads, running)
-                runner.forward(inputs, targets, None, n, self.seed, optimizer.iterations)
+                runner = self._runner(plan, heads, running)
+                runner.forward(running, inputs, targets, None, n, self.seed, optimizer.iterations)
                 running.backward()
                 optimizer.apply()
                 logs = runner.logs()
@@ -518,14 +525,20 @@ class Model:
         n = len(x[0])
         plan, heads = self._plan("evaluate", x)
         running = plan.borrow(min(batch, n))
-        runner = BatchRunner(plan, heads, running)
+        runner = self._runner(plan, heads, running)
         bar = progress.Progress("evaluate", -(-n // batch), n, verbose)
         logs = None
         try:
             for start in range(0, n, batch):
                 rows = slice(start, min(start + batch, n))
                 runner.forward(
-                    [a[rows] for a in x], [a[rows] for a in y], None, rows.stop - start, 0, 0
+                    running,
+                    [a[rows] for a in x],
+                    [a[rows] for a in y],
+                    None,
+                    rows.stop - start,
+                    0,
+                    0,
                 )
                 bar.update(runner.samples, runner.logs)
             logs = runner.logs()

@@ -28,10 +28,14 @@ class Optimizer:
         self.learning_rate = shapes.real(learning_rate, "learning_rate", 0)
         self.iterations = 0
         self._segments: update.Segments | None = None
+        self._parameters: list[Parameter] = []
         self._state: dict[str, dict[str, np.ndarray]] = {}
 
     def build(self, parameters: Sequence[Parameter]) -> None:
         """Make the state for these parameters; the same ones may be given again."""
+        if self._segments is not None and list(parameters) == self._parameters:
+            return
+        self._parameters = list(parameters)
         for parameter in parameters:
             if parameter.name not in self._state:
                 self._state[parameter.name] = {

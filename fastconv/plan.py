@@ -487,6 +487,7 @@ class RunningPass:
         for number, entry in enumerate(plan.slots):
             if entry.array is not None:
                 self.native.bind(number, entry.array)
+        self.runner: Any = None  # of the heads, kept with their views of this pass
         self.n = 0
         self.seed = 0
         self.step = 0

@@ -135,12 +135,14 @@ class Heads:
 
 
 class BatchRunner:
-    """Runs batches of one plan with heads, and keeps the running means of what they report."""
+    """Runs batches through one pass with heads, and keeps the means of what they report.
+
+    It is kept with its pass, so it holds views of the pass' memory but not the pass itself.
+    """
 
     def __init__(self, plan: Plan, heads: Heads, running: RunningPass) -> None:
         self.plan = plan
         self.heads = heads
-        self.running = running
         self.names = heads.compiled.log_names
         double = np.dtype(np.float64)
         view = running.native.view
@@ -156,11 +158,10 @@ class BatchRunner:
             hits[0] = 0  # the metrics' steps add to it
 
     def forward(
-        self, x: Sequence[np.ndarray], y: Sequence[np.ndarray], index: np.ndarray | None, n: int,
-        seed: int, step: int,
+        self, running: RunningPass, x: Sequence[np.ndarray], y: Sequence[np.ndarray],
+        index: np.ndarray | None, n: int, seed: int, step: int,
     ) -> None:  # fmt: skip
         """Read n rows of inputs and targets, run forward and the heads, add to the means."""
-        running = self.running
         for entry, rows in zip(self.plan.inputs, x, strict=True):
             running.read(entry, rows, index, n)
         for entry, rows in zip(self.heads.targets, y, strict=True):

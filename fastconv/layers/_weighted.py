@@ -23,13 +23,19 @@ class _Weighted(Layer):
     bias: Parameter | None = None
     activation: Activation
 
-    def geometry(self, x: "Value", x_stride: int, y_stride: int) -> conv.ConvGeometry:
-        """The problem for inputs like ``x`` with these pixel strides."""
+    def geometry(
+        self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
+    ) -> conv.ConvGeometry:
+        """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has its zeros."""
         raise NotImplementedError
 
-    def emit_forward(self, b: "Builder", x: "Value", y: "Value") -> None:
-        """y = f(bias + x ∗ weight); f on the way out of the registers where that is free."""
-        geometry = self.geometry(x, x.stride, y.stride)
+    def emit_forward(self, b: "Builder", frame: Frame, x: "Value", y: "Value") -> None:
+        """y = f(bias + x ∗ weight); f on the way out of the registers where that is free.
+
+        ``x`` is the input, or a copy of it with its padding.
+        """
+        frame.saved.x, frame.saved.padded = x, x is not frame.inputs[0]
+        geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded)
         panel = b.parameter(self.weight)
         packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
         if packed:
@@ -53,15 +59,15 @@ class _Weighted(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
-        x = frame.inputs[0]
         dz = self.activation.backward(b, frame.output, dy)
         if self.trainable:
-            self._emit_parameter_gradients(b, x, dz)
-        return [self._emit_input_gradient(b, x, dz) if frame.needs[0] else None]
+            self._emit_parameter_gradients(b, frame, dz)
+        return [self._emit_input_gradient(b, frame.inputs[0], dz) if frame.needs[0] else None]
 
-    def _emit_parameter_gradients(self, b: "Builder", x: "Value", dz: "Value") -> None:
+    def _emit_parameter_gradients(self, b: "Builder", frame: Frame, dz: "Value") -> None:
         assert self.weight is not None
-        geometry = self.geometry(x, x.stride, dz.stride)
+        x = frame.saved.x
+        geometry = self.geometry(x, x.stride, dz.stride, frame.saved.padded)
         if self.bias is not None:
             db, add = b.gradient(self.bias)
             step = conv.BiasGradient(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import activations, initializers, shapes
-from fastconv._native import conv
+from fastconv._native import conv, elementwise
 from fastconv.layer import Frame, check_data_format, one_of
 from fastconv.layers._weighted import _Weighted
 from fastconv.shapes import Shape
@@ -14,6 +14,8 @@ from fastconv.shapes import Shape
 if TYPE_CHECKING:
     from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
+
+FEW_CHANNELS = 4  # up to so many, a padded copy pays
 
 
 class Conv2D(_Weighted):
@@ -107,13 +109,16 @@ class Conv2D(_Weighted):
             self.padding, spatial, self.kernel_size, self.strides, self.dilation_rate
         )
 
-    def geometry(self, x: "Value", x_stride: int, y_stride: int) -> conv.ConvGeometry:
+    def geometry(
+        self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
+    ) -> conv.ConvGeometry:
+        pads = ((0, 0),) * self.rank if padded else self.pads(x.shape[:-1])
         return conv.ConvGeometry(
             in_size=shapes.three(x.shape[:-1], 1),
             kernel=shapes.three(self.kernel_size, 1),
             strides=shapes.three(self.strides, 1),
             dilation=shapes.three(self.dilation_rate, 1),
-            pads=shapes.three(self.pads(x.shape[:-1]), (0, 0)),
+            pads=shapes.three(pads, (0, 0)),
             channels=x.channels,
             filters=self.filters,
             groups=self.groups,
@@ -124,7 +129,22 @@ class Conv2D(_Weighted):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
-        self.emit_forward(b, x, y)
+        self.emit_forward(b, frame, self._padded(b, x), y)
+        return y
+
+    def _padded(self, b: "Builder", x: "Value") -> "Value":
+        """A copy of x with its zeros where that pays, else x.
+
+        With few channels the taps of a row, KW · IC numbers that lie side by side, are one longer
+        tap wherever none of them falls outside the image.
+        """
+        pads = self.pads(x.shape[:-1])
+        if not any(pads[-1]) or x.channels > FEW_CHANNELS or self.groups > 1:
+            return x
+        spatial = [size + sum(pad) for size, pad in zip(x.shape[:-1], pads, strict=True)]
+        y = b.value((*spatial, x.channels))
+        size, border = shapes.three(x.shape[:-1], 1), shapes.three(pads, (0, 0))
+        b.emit(elementwise.PadCopy(size, border, x.channels, x.slot, x.stride, y.slot, y.stride))
         return y
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":

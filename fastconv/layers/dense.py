@@ -62,7 +62,9 @@ class Dense(_Weighted):
         if self.use_bias:
             self.bias = self.add_parameter("bias", (self.units,), self.bias_initializer)
 
-    def geometry(self, x: "Value", x_stride: int, y_stride: int) -> conv.ConvGeometry:
+    def geometry(
+        self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
+    ) -> conv.ConvGeometry:
         # a 1×1 convolution over whatever pixels there are
         return conv.ConvGeometry(
             in_size=(1, 1, x.pixels),
@@ -80,7 +82,7 @@ class Dense(_Weighted):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output((*x.shape[:-1], self.units))
-        self.emit_forward(b, x, y)
+        self.emit_forward(b, frame, x, y)
         return y
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
