@@ -26,7 +26,7 @@ class _Weighted(Layer):
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
     ) -> conv.ConvGeometry:
-        """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has its zeros."""
+        """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has zeros."""
         raise NotImplementedError
 
     def emit_forward(self, b: "Builder", frame: Frame, x: "Value", y: "Value") -> None:
