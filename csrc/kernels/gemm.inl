@@ -9,20 +9,78 @@ enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* panel[k][0..GATHER_NR) = w[k * row_stride + j * col_stride], zero for j ≥ cols.
- * One panel holds the columns (output channels) of one tile for k = 0..rows (taps × channels). */
+/* Four numbers, for the 4 × 4 transposes of packing. */
+typedef real quad __attribute__((vector_size(4 * sizeof(real))));
+typedef real quad_any
+    __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
+#ifdef __clang__
+#define QUAD(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#if REAL_IS_DOUBLE
+typedef int64_t quad_index __attribute__((vector_size(4 * sizeof(int64_t))));
+#else
+typedef int32_t quad_index __attribute__((vector_size(4 * sizeof(int32_t))));
+#endif
+#define QUAD(a, b, i, j, k, l) __builtin_shuffle(a, b, (quad_index){i, j, k, l})
+#endif
+
+/* to[i * to_stride + j] = from[j * from_stride + i] for i, j < 4 */
+INLINE void transpose_quad(const real *from, ptrdiff_t from_stride, real *to, ptrdiff_t to_stride)
+{
+    const quad a = *(const quad_any *)from, b = *(const quad_any *)(from + from_stride),
+               c = *(const quad_any *)(from + 2 * from_stride),
+               d = *(const quad_any *)(from + 3 * from_stride);
+    const quad ab_low = QUAD(a, b, 0, 4, 1, 5), ab_high = QUAD(a, b, 2, 6, 3, 7),
+               cd_low = QUAD(c, d, 0, 4, 1, 5), cd_high = QUAD(c, d, 2, 6, 3, 7);
+    *(quad_any *)to = QUAD(ab_low, cd_low, 0, 1, 4, 5);
+    *(quad_any *)(to + to_stride) = QUAD(ab_low, cd_low, 2, 3, 6, 7);
+    *(quad_any *)(to + 2 * to_stride) = QUAD(ab_high, cd_high, 0, 1, 4, 5);
+    *(quad_any *)(to + 3 * to_stride) = QUAD(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+/* Rows of w are rows of the panel: copied, the rest of each row zero. */
+static void pack_rows(const real *w, ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t cols,
+                      real *panel)
+{
+    for (ptrdiff_t k = 0; k < rows; k++, w += row_stride, panel += GATHER_NR)
+        for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN)
+            v_store(panel + j, j + VLEN <= cols ? v_load(w + j)
+                               : j < cols       ? v_load_tail(w + j, cols - j)
+                                                : v_zero());
+}
+
+/* Rows of w are columns of the panel: transposed in blocks that the L1 cache holds. */
+static void pack_columns(const real *w, ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols,
+                         real *panel)
+{
+    enum { BLOCK = 64 };
+    for (ptrdiff_t first = 0; first < rows; first += BLOCK) {
+        const ptrdiff_t last = first + BLOCK < rows ? first + BLOCK : rows;
+        ptrdiff_t j = 0;
+        for (; j + 4 <= cols; j += 4) {
+            const real *from = w + j * col_stride;
+            ptrdiff_t k = first;
+            for (; k + 4 <= last; k += 4)
+                transpose_quad(from + k, col_stride, panel + k * GATHER_NR + j, GATHER_NR);
+            for (; k < last; k++)
+                for (int i = 0; i < 4; i++)
+                    panel[k * GATHER_NR + j + i] = from[i * col_stride + k];
+        }
+        for (; j < GATHER_NR; j++)
+            for (ptrdiff_t k = first; k < last; k++)
+                panel[k * GATHER_NR + j] = j < cols ? w[j * col_stride + k] : 0;
+    }
+}
+
+/* panel[k][0..GATHER_NR) = w[k * row_stride + j * col_stride], zero for j ≥ cols; one of the strides
+ * is 1. One panel holds the columns (output channels) of one tile for k = 0..rows. */
 static void pack_panel(const real *w, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
                        ptrdiff_t cols, real *panel)
 {
-    if (col_stride == 1 && cols == GATHER_NR) {
-        for (ptrdiff_t k = 0; k < rows; k++)
-            for (int v = 0; v < GATHER_NR; v += VLEN)
-                v_store(panel + k * GATHER_NR + v, v_load(w + k * row_stride + v));
-        return;
-    }
-    for (ptrdiff_t k = 0; k < rows; k++)
-        for (ptrdiff_t j = 0; j < GATHER_NR; j++)
-            panel[k * GATHER_NR + j] = j < cols ? w[k * row_stride + j * col_stride] : 0;
+    if (col_stride == 1)
+        pack_rows(w, row_stride, rows, cols, panel);
+    else
+        pack_columns(w, col_stride, rows, cols, panel);
 }
 
 INLINE vec activate(vec a, int activation, real slope)
@@ -55,6 +113,13 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
             else
                 sum[r][v] = v_load(start);
         }
+
+    /* fetch the lines that will be written while the sums run */
+#pragma GCC unroll 16
+    for (int r = 0; r < m; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; v++)
+            __builtin_prefetch(y[r] + v * VLEN, 1);
 
     for (ptrdiff_t t = 0; t < taps; t++) {
         const real *const *xt = x + t * GATHER_MR;

@@ -26,6 +26,7 @@ import math
 
 from cython.parallel cimport parallel, prange
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from fastconv._native.dispatch cimport (
     f32, f64, fc_walk, flush_denormals_on, flush_denormals_restore, real,
@@ -41,7 +42,12 @@ cdef enum:
     BLOCK = 16          # tiles that share a chunk of a panel
     POINTERS = 4096     # source pointers of a block and chunk
     TAPS = POINTERS // TALLEST  # taps of a chunk
-    WALK = 1024         # pixels of a weight gradient walked at a time
+    IN_PLACE_DEPTH = 256    # the same of weights in place, which lie scattered
+    PAGE = 4096         # bytes: pixels so far apart are copied before they are read,
+    COPIED = 4          # so many tiles
+    COPY_DEPTH = 128    # of so many channels at a time,
+    PITCH = COPY_DEPTH + 16     # a row of the copy and the next one's are 64 bytes out of step
+    WALK = 1024         # pixels that a weight gradient walks over at a time
     PIECES = 16         # of a batch, at most,
     COPIES = 1 << 18    # while their copies of dw have no more elements than this
     STRIPS = 64         # pieces of a bias gradient, at most,
@@ -145,6 +151,8 @@ cdef struct Outer:
     Py_ssize_t[3] out
     Py_ssize_t[4] x_step, dy_step   # elements from sample to sample, plane, row, pixel of y
     Py_ssize_t depth, width, groups, taps
+    Py_ssize_t span             # taps that lie side by side in x, pixel after pixel
+    Py_ssize_t walk             # pixels of y that are walked at a time
 
 
 def _triple(name, value, least):
@@ -274,6 +282,9 @@ cdef class ConvGeometry:
         cdef Outer *o = &self.outer
         o.depth, o.width = self.forward.depth, self.forward.width
         o.groups, o.taps, o.out = self.groups, len(shifts), self.out_size
+        o.span = self.kernel[2] if self.dilation[2] == 1 and self.x_stride == o.depth else 1
+        # strides spread the pixels of x that are read, until they no longer fit the L2 cache
+        o.walk = WALK if o.depth < 16 else max(WALK // 4, WALK // math.prod(self.strides))
         x_step, dy_step = [self.x_stride], [self.y_stride]
         for size, out in zip(reversed(self.in_size), reversed(self.out_size)):
             x_step.insert(0, x_step[0] * size)
@@ -315,16 +326,20 @@ cdef class ConvGeometry:
         free(self.seen)
 
     cdef Py_ssize_t pieces(self, Py_ssize_t n) noexcept nogil:
-        """Pieces of a batch of n in the weight gradient: while the copies of dw are small."""
-        cdef Py_ssize_t pieces = 1
-        while 2 * pieces <= min(n, PIECES) and 2 * pieces * self.weight_size <= COPIES:
+        """Pieces of a batch of n in the weight gradient.
+
+        Several while the copies of dw are small and each has pixels enough to be worth it.
+        """
+        cdef Py_ssize_t pieces = 1, out = self.outer.out[0] * self.outer.out[1] * self.outer.out[2]
+        while (2 * pieces <= min(n, PIECES) and 2 * pieces * self.weight_size <= COPIES
+               and 2 * pieces * WALK <= n * out):
             pieces *= 2
         return pieces
 
     @property
     def scratch_size(self):
         """Elements of scratch that a `ConvWeightGradient` needs."""
-        pieces = self.pieces(PIECES)
+        pieces = self.pieces(WALK * PIECES)     # a batch for which pixels are no limit
         return pieces * self.weight_size if pieces > 1 else 0
 
     def x_extent(self, slot):
@@ -389,76 +404,76 @@ cdef _lattice(Lattice *s, const Gather *g, count, start, step, move, shifts, fir
 
 # ---- the gather: forward, input gradient, dense --------------------------------------------------
 
-cdef struct Pixel:
-    Py_ssize_t src, dst         # elements into the source (where shift 0 reads) and destination
-    Py_ssize_t[3] at            # that source pixel, maybe outside of the image
-    bint inside                 # no tap leaves the image
+cdef struct Pixels:
+    # of a block: elements into the source (where a shift of 0 reads) and the destination,
+    # coordinates of that source pixel, and whether every tap stays inside the image
+    Py_ssize_t[BLOCK * TALLEST] src, dst, d, h, w
+    char[BLOCK * TALLEST] inside
 
 
 cdef void list_pixels(const Gather *g, const Lattice *s, Py_ssize_t first, Py_ssize_t count,
-                      Pixel *pixels) noexcept nogil:
-    """Pixels first.. of the lattice, counted through all samples."""
-    cdef Py_ssize_t i, p, n = first
+                      Pixels *pixels) noexcept nogil:
+    """Pixels first.. of the lattice, counted through all samples, row by row."""
+    cdef Py_ssize_t n, d, h, w, i, k, src, dst, end, p = 0
     cdef Py_ssize_t[3] j
+    cdef bint inside
+    n = first
     for i in range(2, -1, -1):
         j[i] = n % s.count[i]
         n = n // s.count[i]
-    for p in range(count):
-        pixels[p].inside = True
-        pixels[p].src = pixels[p].dst = n
-        for i in range(3):
-            pixels[p].at[i] = j[i] * s.move[i]
-            pixels[p].inside &= (pixels[p].at[i] + s.low[i] >= 0
-                                 and pixels[p].at[i] + s.high[i] < g.src[i])
-            pixels[p].src = pixels[p].src * g.src[i] + pixels[p].at[i]
-            pixels[p].dst = pixels[p].dst * g.dst[i] + s.start[i] + j[i] * s.step[i]
-        pixels[p].src *= g.src_stride
-        pixels[p].dst *= g.dst_stride
-        j[2] += 1
-        if j[2] == s.count[2]:
-            j[2] = 0
-            j[1] += 1
-            if j[1] == s.count[1]:
-                j[1] = 0
-                j[0] += 1
-                if j[0] == s.count[0]:
-                    j[0] = 0
-                    n += 1
+    while p < count:
+        end = min(count, p + s.count[2] - j[2])     # of this row
+        d, h, w = j[0] * s.move[0], j[1] * s.move[1], j[2] * s.move[2]
+        src = ((n * g.src[0] + d) * g.src[1] + h) * g.src[2] + w
+        dst = (n * g.dst[0] + s.start[0] + j[0] * s.step[0]) * g.dst[1] + s.start[1]
+        dst = (dst + j[1] * s.step[1]) * g.dst[2] + s.start[2] + j[2] * s.step[2]
+        inside = (d + s.low[0] >= 0 and d + s.high[0] < g.src[0]
+                  and h + s.low[1] >= 0 and h + s.high[1] < g.src[1])
+        for k in range(p, end):
+            pixels.d[k], pixels.h[k], pixels.w[k] = d, h, w
+            pixels.src[k], pixels.dst[k] = src * g.src_stride, dst * g.dst_stride
+            pixels.inside[k] = inside & (w + s.low[2] >= 0) & (w + s.high[2] < g.src[2])
+            w += s.move[2]
+            src += s.move[2]
+            dst += s.step[2]
+        p = end
+        j[2] = 0
+        j[1] += 1
+        if j[1] == s.count[1]:
+            j[1] = 0
+            j[0] += 1
+            if j[0] == s.count[0]:
+                j[0] = 0
+                n += 1
 
 
-cdef inline bint all_inside(const Pixel *pixels, Py_ssize_t m) noexcept nogil:
+cdef inline bint all_inside(const Pixels *pixels, Py_ssize_t first, Py_ssize_t m) noexcept nogil:
     cdef Py_ssize_t r
-    for r in range(m):
-        if not pixels[r].inside:
-            return False
-    return True
+    cdef char inside = True
+    for r in range(first, first + m):
+        inside &= pixels.inside[r]
+    return inside
 
 
-cdef inline bint reads_inside(const Pixel *p, const Py_ssize_t *shift,
-                              const Py_ssize_t *src) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(3):
-        if not 0 <= p.at[i] + shift[i] < src[i]:
-            return False
-    return True
-
-
-cdef void list_sources(const Gather *g, const Lattice *s, const Pixel *pixels, Py_ssize_t m,
-                       Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t hop, bint inside,
+cdef void list_sources(const Gather *g, const Lattice *s, const Pixels *pixels, Py_ssize_t first,
+                       Py_ssize_t m, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t hop, bint inside,
                        const real *x, const real **rows) noexcept nogil:
-    """rows[k][r]: what tap t0 + k · hop reads for pixel r of a tile; zeros in the padding."""
-    cdef Py_ssize_t k, t, r, mr = gather_mr(x)
-    cdef const real *from_here
+    """rows[k][r]: what tap t0 + k · hop reads for pixel first + r; zeros in the padding."""
+    cdef Py_ssize_t k, r, mr = gather_mr(x)
+    cdef const Py_ssize_t *shift
+    cdef const real *tap
     for k in range(ceil_div(t1 - t0, hop)):
-        t = t0 + k * hop
-        from_here = x + s.delta[t]
+        tap = x + s.delta[t0 + k * hop]
+        shift = s.shift + 3 * (t0 + k * hop)
         if inside:
             for r in range(m):
-                rows[r] = from_here + pixels[r].src
+                rows[r] = tap + pixels.src[first + r]
         else:
-            for r in range(m):
-                if pixels[r].inside or reads_inside(&pixels[r], s.shift + 3 * t, g.src):
-                    rows[r] = from_here + pixels[r].src
+            for r in range(m):  # a negative coordinate is a large size_t
+                if ((<size_t> (pixels.w[first + r] + shift[2]) < <size_t> g.src[2])
+                        & (<size_t> (pixels.h[first + r] + shift[1]) < <size_t> g.src[1])
+                        & (<size_t> (pixels.d[first + r] + shift[0]) < <size_t> g.src[0])):
+                    rows[r] = tap + pixels.src[first + r]
                 else:
                     rows[r] = <const real *> zeros
         rows += mr
@@ -473,10 +488,12 @@ cdef struct Chunk:
 cdef struct Task:
     # tiles tile0..tile1 of the lattice's pixels, panels panel0..panel1 of one group
     Py_ssize_t pixels, tiles, tile0, tile1, group, panel0, panel1
+    Py_ssize_t tap_step, depth_step     # a chunk has at most so many taps and channels
+    bint copied
 
 
 cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, const Chunk *chunk,
-                       const Pixel *pixels, const real **rows, const bint *inside,
+                       const Pixels *pixels, const real **rows, const bint *inside,
                        Py_ssize_t panel, const real *w, bint packed, const real *bias,
                        int activation, real slope, real *y) noexcept nogil:
     """The tiles of a task through one chunk of one panel."""
@@ -506,7 +523,7 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     for tile in range(task.tile0, task.tile1):
         m = share(tile + 1, task.tiles, task.pixels) - at
         for r in range(m):
-            ends[r] = y + pixels[at - first + r].dst + column
+            ends[r] = y + pixels.dst[at - first + r] + column
         hop = s.run if inside[tile - task.tile0] else 1
         for t in range(ceil_div(count, hop)):
             taps[t] = w + t * hop * g.depth * stride
@@ -523,20 +540,31 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
         at += m
 
 
+cdef void copy_sources(Py_ssize_t m, Py_ssize_t depth, const real **rows,
+                       real *copy) noexcept nogil:
+    """Read from a copy. Where pixels lie a multiple of a memory page apart, all pixels of a tile
+    fall into the same lines of the L1 cache and would drive each other out."""
+    cdef Py_ssize_t r
+    for r in range(m):
+        memcpy(copy + r * PITCH, rows[r], depth * sizeof(real))
+        rows[r] = copy + r * PITCH
+
+
 cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, const real *x,
                        const real *w, bint packed, const real *bias, int activation, real slope,
                        real *y) noexcept nogil:
     """One task: its sum chunk by chunk, panels over tiles within a chunk."""
     cdef const real *rows[POINTERS]
-    cdef Pixel[BLOCK * TALLEST] pixels
+    cdef real[COPIED * TALLEST * PITCH] copies
+    cdef Pixels pixels
     cdef bint[BLOCK] inside
     cdef Chunk chunk
-    cdef Py_ssize_t mr = gather_mr(x), tap_step = chunk_taps(g, s)
-    cdef Py_ssize_t tap_chunks = max(1, ceil_div(s.taps, tap_step))
-    cdef Py_ssize_t depth_chunks = ceil_div(g.depth, DEPTH)
-    cdef Py_ssize_t k, tile, panel, hop, at, m, place
+    cdef Py_ssize_t mr = gather_mr(x)
+    cdef Py_ssize_t tap_chunks = max(1, ceil_div(s.taps, task.tap_step))
+    cdef Py_ssize_t depth_chunks = ceil_div(g.depth, task.depth_step)
+    cdef Py_ssize_t k, i, panel, hop, at, m, place
     cdef Py_ssize_t first = share(task.tile0, task.tiles, task.pixels)
-    list_pixels(g, s, first, share(task.tile1, task.tiles, task.pixels) - first, pixels)
+    list_pixels(g, s, first, share(task.tile1, task.tiles, task.pixels) - first, &pixels)
     x += task.group * g.depth
     for k in range(tap_chunks * depth_chunks):
         chunk.t0 = share(k // depth_chunks, tap_chunks, s.taps)
@@ -546,22 +574,19 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
         chunk.first = k == 0
         chunk.final = k == tap_chunks * depth_chunks - 1
         place = 0
-        for tile in range(task.tile0, task.tile1):
-            at = share(tile, task.tiles, task.pixels)
-            m = share(tile + 1, task.tiles, task.pixels) - at
-            inside[tile - task.tile0] = all_inside(pixels + at - first, m)
-            hop = s.run if inside[tile - task.tile0] else 1
-            list_sources(g, s, pixels + at - first, m, chunk.t0, chunk.t1, hop,
-                         inside[tile - task.tile0], x + chunk.i0, rows + place)
+        for i in range(task.tile1 - task.tile0):
+            at = share(task.tile0 + i, task.tiles, task.pixels)
+            m = share(task.tile0 + i + 1, task.tiles, task.pixels) - at
+            inside[i] = all_inside(&pixels, at - first, m)
+            hop = s.run if inside[i] else 1
+            list_sources(g, s, &pixels, at - first, m, chunk.t0, chunk.t1, hop, inside[i],
+                         x + chunk.i0, rows + place)
+            if task.copied:
+                copy_sources(m, chunk.i1 - chunk.i0, rows + place, copies + i * TALLEST * PITCH)
             place += mr * ceil_div(chunk.t1 - chunk.t0, hop)
         for panel in range(task.panel0, task.panel1):
-            gather_panel(g, s, task, &chunk, pixels, rows, inside, panel, w, packed, bias,
+            gather_panel(g, s, task, &chunk, &pixels, rows, inside, panel, w, packed, bias,
                          activation, slope, y)
-
-
-cdef inline Py_ssize_t chunk_taps(const Gather *g, const Lattice *s) noexcept nogil:
-    """Taps of a chunk: as many as a panel's share of the cache and the list of pointers allow."""
-    return max(1, min(min(s.taps, DEPTH // g.depth), TAPS))
 
 
 cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real *x, const real *w,
@@ -577,7 +602,11 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     threads = team(c, 2.0 * task.pixels * (s.taps + 1) * g.depth * g.width * g.groups)
     task.tiles = ceil_div(task.pixels, mr)
     panels = ceil_div(g.width, gather_nr(x))
-    block = min(<Py_ssize_t> BLOCK, POINTERS // (mr * chunk_taps(g, s)))
+    # as many taps as a panel's share of the cache and the list of pointers allow
+    task.tap_step = max(1, min(min(s.taps, DEPTH // g.depth), TAPS))
+    task.copied = s.taps == 1 and g.src_stride * sizeof(real) % PAGE == 0
+    task.depth_step = COPY_DEPTH if task.copied else DEPTH if packed else IN_PLACE_DEPTH
+    block = min(<Py_ssize_t> (COPIED if task.copied else BLOCK), POINTERS // (mr * task.tap_step))
     blocks = ceil_div(task.tiles, block)
     # each thread has its share of the blocks; with few pixels, of the panels as well
     blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
@@ -786,46 +815,132 @@ cdef void fold(const Py_ssize_t *extent, const Py_ssize_t *x_step, const Py_ssiz
     outer[0], outer[1], outer[2] = count[0], xs[0], ds[0]
 
 
-cdef void outer_unit(const Outer *o, const Rectangle *seen, Py_ssize_t unit,
-                     const Py_ssize_t *low, const Py_ssize_t *high, const real *x, const real *dy,
-                     real *dw, bint accumulate) noexcept nogil:
-    """One register tile of dw, of one tap, over the pixels low..high (samples, D, H, W) of y."""
-    cdef Py_ssize_t nr = outer_nr(x), panels = ceil_div(o.width, nr)
-    cdef Py_ssize_t tiles = ceil_div(o.depth, outer_mr(x))
-    cdef Py_ssize_t tap = unit % o.taps, tile = unit // o.taps % tiles
-    cdef Py_ssize_t panel = unit // (o.taps * tiles) % panels
-    cdef Py_ssize_t group = unit // (o.taps * tiles * panels)
-    cdef Py_ssize_t row = share(tile, tiles, o.depth), m = share(tile + 1, tiles, o.depth) - row
-    cdef Py_ssize_t column = group * o.width + panel * nr, cols = min(nr, o.width - panel * nr)
-    cdef Py_ssize_t i, first, stride = o.groups * o.width
+cdef struct Box:
+    # some pixels of y and what a tap sees there: a walk, a loop around it, and where it starts
+    fc_walk walk
+    Py_ssize_t count, x_step, dy_step, x, dy
+    bint empty
+
+
+cdef Box outer_box(const Outer *o, const Rectangle *tap, const Py_ssize_t *low,
+                   const Py_ssize_t *high, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Columns first..last of low..high (samples, D, H, W), as far as the tap sees them."""
+    cdef Box box
+    cdef Py_ssize_t i, begin, end
     cdef Py_ssize_t[4] extent
     cdef Py_ssize_t[3] outer
-    cdef fc_walk walk
     extent[0] = high[0] - low[0]
-    x += low[0] * o.x_step[0] + seen[tap].delta + group * o.depth + row
-    dy += low[0] * o.dy_step[0] + column
-    dw += (tap * o.depth + row) * stride + column
+    box.x, box.dy = low[0] * o.x_step[0] + tap.delta, low[0] * o.dy_step[0]
     for i in range(3):
-        first = max(low[i + 1], seen[tap].first[i])
-        extent[i + 1] = max(0, min(high[i + 1], seen[tap].last[i]) - first)
-        x += first * o.x_step[i + 1]
-        dy += first * o.dy_step[i + 1]
-    fold(extent, o.x_step, o.dy_step, &walk, outer)
-    for i in range(outer[0]):
-        outer_tile(m, cols, &walk, x + i * outer[1], dy + i * outer[2], dw, stride,
-                   accumulate or i > 0)
+        begin = max(low[i + 1], tap.first[i] if i < 2 else first)
+        end = min(high[i + 1], tap.last[i] if i < 2 else last)
+        extent[i + 1] = max(0, end - begin)
+        box.x += begin * o.x_step[i + 1]
+        box.dy += begin * o.dy_step[i + 1]
+    box.empty = extent[1] * extent[2] * extent[3] == 0
+    fold(extent, o.x_step, o.dy_step, &box.walk, outer)
+    box.count, box.x_step, box.dy_step = outer[0], outer[1], outer[2]
+    return box
+
+
+cdef inline void outer_rows(const Box *box, Py_ssize_t m, Py_ssize_t n, const real *x,
+                            const real *dy, real *dw, Py_ssize_t stride,
+                            bint accumulate) noexcept nogil:
+    """dw[:m, :n] (+)= Σ x · dy over a box."""
+    cdef Py_ssize_t i
+    if box.empty and accumulate:
+        return
+    for i in range(box.count):
+        outer_tile(m, n, &box.walk, x + box.x + i * box.x_step, dy + box.dy + i * box.dy_step, dw,
+                   stride, accumulate or i > 0)
+
+
+cdef struct Span:
+    # taps tap.. side by side in x, a panel of one group; their rows fall into tiles
+    Py_ssize_t tap, taps, tiles, group, column, cols
+
+
+cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ssize_t tile0,
+                     Py_ssize_t tile1, const Py_ssize_t *low, const Py_ssize_t *high,
+                     const real *x, const real *dy, real *dw, bint accumulate) noexcept nogil:
+    """Tiles tile0.. of a span over the pixels low..high (samples, D, H, W) of y.
+
+    First the columns of y where all taps of the span lie inside the image, then what single taps
+    see to the left and to the right of these.
+    """
+    cdef Py_ssize_t t, tile, row, end, top, stride = o.groups * o.width, rows = o.depth * s.taps
+    cdef Py_ssize_t first = seen[s.tap].first[2], last = seen[s.tap].last[2]
+    cdef Box box
+    x += s.group * o.depth
+    dy += s.column
+    dw += s.tap * o.depth * stride + s.column
+    for t in range(s.tap + 1, s.tap + s.taps):
+        first, last = max(first, seen[t].first[2]), min(last, seen[t].last[2])
+    last = max(first, last)
+    box = outer_box(o, &seen[s.tap], low, high, first, last)
+    row = share(tile0, s.tiles, rows)
+    for tile in range(tile0, tile1):
+        end = share(tile + 1, s.tiles, rows)
+        outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, accumulate)
+        row = end
+    if s.taps == 1:
+        return
+    for t in range(s.taps):
+        row = max(share(tile0, s.tiles, rows), t * o.depth)
+        end = min(share(tile1, s.tiles, rows), (t + 1) * o.depth)
+        if row < end:
+            box = outer_box(o, &seen[s.tap], low, high, seen[s.tap + t].first[2],
+                            min(first, seen[s.tap + t].last[2]))
+            outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, True)
+            box = outer_box(o, &seen[s.tap], low, high, max(last, seen[s.tap + t].first[2]),
+                            seen[s.tap + t].last[2])
+            outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, True)
+
+
+cdef inline Py_ssize_t span_taps(const Outer *o, const real *x) noexcept nogil:
+    """Taps side by side in memory make one taller tile where channels are few."""
+    return o.span if 2 * o.depth <= outer_mr(x) else 1
+
+
+cdef inline Py_ssize_t outer_units(const Outer *o, const real *x) noexcept nogil:
+    """Register tiles of dw."""
+    cdef Py_ssize_t taps = span_taps(o, x)
+    return (o.groups * (o.taps // taps) * ceil_div(o.depth * taps, outer_mr(x))
+            * ceil_div(o.width, outer_nr(x)))
+
+
+cdef void outer_chunk(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, Py_ssize_t unit1,
+                      const Py_ssize_t *low, const Py_ssize_t *high, const real *x,
+                      const real *dy, real *dw, bint accumulate) noexcept nogil:
+    """Units unit0.. (groups × panels × spans × tiles) over the pixels low..high of y."""
+    cdef Py_ssize_t nr = outer_nr(x), panels = ceil_div(o.width, nr), unit = unit0
+    cdef Py_ssize_t spans, tile, end, i
+    cdef Span s
+    s.taps = span_taps(o, x)
+    s.tiles = ceil_div(o.depth * s.taps, outer_mr(x))
+    spans = o.taps // s.taps
+    while unit < unit1:
+        i, tile = unit // s.tiles, unit % s.tiles
+        end = min(s.tiles, tile + unit1 - unit)
+        s.tap = i % spans * s.taps
+        s.group = i // (spans * panels)
+        s.column = i // spans % panels * nr
+        s.cols = min(nr, o.width - s.column)
+        s.column += s.group * o.width
+        outer_span(o, seen, &s, tile, end, low, high, x, dy, dw, accumulate)
+        unit += end - tile
 
 
 cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, Py_ssize_t unit1,
                       Py_ssize_t sample0, Py_ssize_t sample1, const real *x, const real *dy,
                       real *dw, bint accumulate) noexcept nogil:
-    """Units unit0.. of dw over some samples, a chunk of pixels at a time.
+    """Units unit0.. over some samples, chunk by chunk of pixels.
 
-    The chunk's slices of x and dy stay in the L2 cache while all taps pass over them.
+    A chunk's slice of dy, one panel wide, stays in the L2 cache while all taps pass over it.
     """
     cdef Py_ssize_t[4] extent = [sample1 - sample0, o.out[0], o.out[1], o.out[2]]
     cdef Py_ssize_t[4] parts, low, high
-    cdef Py_ssize_t i, k, rest, unit, chunks = 1, room = WALK
+    cdef Py_ssize_t i, k, rest, chunks = 1, room = o.walk
     for i in range(3, -1, -1):
         parts[i] = ceil_div(extent[i], max(1, room))
         room = room // extent[i]
@@ -838,8 +953,7 @@ cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
             rest = rest // parts[i]
         low[0] += sample0
         high[0] += sample0
-        for unit in range(unit0, unit1):
-            outer_unit(o, seen, unit, low, high, x, dy, dw, accumulate or k > 0)
+        outer_chunk(o, seen, unit0, unit1, low, high, x, dy, dw, accumulate or k > 0)
 
 
 cdef void add_slab(const real *copies, Py_ssize_t pieces, Py_ssize_t size, Py_ssize_t first,
@@ -874,7 +988,7 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
     cdef unsigned mode = 0
     cdef int threads
     pixels = c.n * o.out[0] * o.out[1] * o.out[2]
-    units = o.groups * o.taps * ceil_div(o.depth, outer_mr(x)) * ceil_div(o.width, outer_nr(x))
+    units = outer_units(o, x)
     threads = team(c, 2.0 * pixels * size)
     slices = min(units, ceil_div(4 * threads, pieces))
     with parallel(num_threads=threads):
