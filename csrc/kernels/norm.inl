@@ -9,8 +9,8 @@
  * With g = dy: dbeta = Σ g, dgamma = Σ g x̂ and, mean and variance being functions of x,
  * dx = gamma / sqrt(variance + eps) · (g − dbeta / rows − x̂ dgamma / rows). */
 
-#define NORM_BLOCK 128 /* rows whose sums are taken alone: short sums, and a block read twice stays
-                        * in the nearest cache */
+/* rows whose sums are taken alone: short sums, and a block read twice stays in the nearest cache */
+#define NORM_BLOCK 128
 
 /* nv vectors of columns, the last with n ≤ VLEN of them: blocks of rows, merged in order */
 INLINE void moments_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *x,
