@@ -12,8 +12,8 @@ typedef struct {
                         const real *const *x, const real *const *w, ptrdiff_t w_stride,
                         const real *bias, int accumulate, int activation, real slope,
                         real *const *y);
-    void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x,
-                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate);
+    void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
+                       real *dw, ptrdiff_t dw_stride, int accumulate);
 
     /* kernels/activation.inl */
     void (*activation_forward)(int kind, ptrdiff_t rows, ptrdiff_t cols, real alpha, real beta,

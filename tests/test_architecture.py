@@ -1,8 +1,9 @@
-"""The floors of the house: a file imports from lower floors, or from a neighbour on its own floor
-without going in circles. docs/architecture.md has the plan; this table is what holds it."""
+"""The floors of the house: a file imports from lower floors, or from a neighbour on its own floor,
+and no import starts a circle. docs/architecture.md has the plan; this table is what holds it."""
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
@@ -71,8 +72,9 @@ def source_files(package: Path) -> list[str]:
     return sorted(path.relative_to(package).as_posix() for path in paths)
 
 
-def imported_names(package: Path, name: str) -> Iterator[str]:
-    """Dotted names that a source imports, inside functions too; imports for types alone aside."""
+def imported_names(package: Path, name: str, at_import: bool = False) -> Iterator[str]:
+    """Dotted names that a source imports, within functions too unless only those at its own import
+    are wanted; imports for types alone aside."""
     text = (package / name).read_text()
     if name.endswith(".pyx"):  # no parser at hand: one statement per line is the rule there
         for first, second, names in re.findall(
@@ -85,7 +87,8 @@ def imported_names(package: Path, name: str) -> Iterator[str]:
         return
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if for_types or (at_import and isinstance(node, ast.FunctionDef)):
             node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -98,14 +101,14 @@ def imported_names(package: Path, name: str) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def imports_within(package: Path, name: str) -> set[str]:
+def imports_within(package: Path, name: str, at_import: bool = False) -> set[str]:
     """The package's own files that a source imports; ``from fastconv.a import b`` is file a/b.py
     where there is one, else what a/__init__.py or a.py defines."""
     names = source_files(package)
     modules = {n.rsplit(".", 1)[0].removesuffix("/__init__").replace("/", "."): n for n in names}
     modules = {f"fastconv.{dotted}": n for dotted, n in modules.items()}
     modules["fastconv"] = modules.pop("fastconv.__init__", "__init__.py")
-    wanted = set(imported_names(package, name))
+    wanted = set(imported_names(package, name, at_import))
     # a package counts as imported only where nothing below it is what is meant
     parents = {w.rpartition(".")[0] for w in wanted if w in modules}
     return {modules[w] for w in wanted if w in modules and w not in parents} - {name}
@@ -120,9 +123,9 @@ def faults(package: Path) -> list[str]:
         if floor is None:
             found.append(f"{name} has no floor: give it one in tests/test_architecture.py")
             continue
-        graph[name] = imports_within(package, name)
+        graph[name] = imports_within(package, name, at_import=True)
         top = name.split("/")[0]
-        for other in sorted(graph[name]):
+        for other in sorted(imports_within(package, name)):
             if (floor_of(other) or 0) > floor:
                 found.append(f"{name} (floor {floor}) imports {other} (floor {floor_of(other)})")
             if top in APART and other.split("/")[0] != top and other not in TOOLS:
@@ -185,8 +188,14 @@ def test_a_fault_is_found(tmp_path: Path, name: str, text: str, fault: str) -> N
 
 
 def fresh(code: str) -> str:
+    """What the code prints in a process of its own, which may keep its bytecode as users' do."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return done.stdout.strip()
 
@@ -208,9 +217,9 @@ def test_training_imports_numpy_alone() -> None:
 
 
 def test_import_time() -> None:
-    code = f"import time; t = time.perf_counter(); {TRAINING}; print(time.perf_counter() - t)"
+    # the processor's time and the least of several: other processes add to both, never take away
+    code = f"import time; t = time.process_time(); {TRAINING}; print(time.process_time() - t)"
     fresh(code)  # writes the bytecode
-    # other processes only ever add to a time: the least of several is the import's own
     assert min(float(fresh(code)) for _ in range(7)) <= 0.25
 
 

@@ -84,8 +84,12 @@ static void activation_forward(int kind, ptrdiff_t rows, ptrdiff_t cols, real al
         activation_forward_form(KIND, rows, cols, alpha, beta, gamma, x, x_stride, y, y_stride);   \
         break;
     switch (kind) {
-        FORM(ACTIVATION_LINEAR) FORM(ACTIVATION_RELU) FORM(ACTIVATION_RELU_GENERAL)
-        FORM(ACTIVATION_ELU) FORM(ACTIVATION_SIGMOID) FORM(ACTIVATION_TANH)
+        FORM(ACTIVATION_LINEAR)
+        FORM(ACTIVATION_RELU)
+        FORM(ACTIVATION_RELU_GENERAL)
+        FORM(ACTIVATION_ELU)
+        FORM(ACTIVATION_SIGMOID)
+        FORM(ACTIVATION_TANH)
     }
 #undef FORM
 }
@@ -101,9 +105,9 @@ INLINE void activation_backward_form(const int kind, ptrdiff_t rows, ptrdiff_t c
             v_store(dx + i, activation_gradient(kind, v_load(y + i), v_load(dy + i), a, b));
         if (i < cols) {
             const ptrdiff_t n = cols - i;
-            v_store_tail(dx + i,
-                         activation_gradient(kind, v_load_tail(y + i, n), v_load_tail(dy + i, n),
-                                             a, b), n);
+            v_store_tail(
+                dx + i,
+                activation_gradient(kind, v_load_tail(y + i, n), v_load_tail(dy + i, n), a, b), n);
         }
     }
 }
@@ -119,8 +123,12 @@ static void activation_backward(int kind, ptrdiff_t rows, ptrdiff_t cols, real a
                                  dx_stride);                                                       \
         break;
     switch (kind) {
-        FORM(ACTIVATION_LINEAR) FORM(ACTIVATION_RELU) FORM(ACTIVATION_RELU_GENERAL)
-        FORM(ACTIVATION_ELU) FORM(ACTIVATION_SIGMOID) FORM(ACTIVATION_TANH)
+        FORM(ACTIVATION_LINEAR)
+        FORM(ACTIVATION_RELU)
+        FORM(ACTIVATION_RELU_GENERAL)
+        FORM(ACTIVATION_ELU)
+        FORM(ACTIVATION_SIGMOID)
+        FORM(ACTIVATION_TANH)
     }
 #undef FORM
 }

@@ -58,7 +58,15 @@ static void affine(ptrdiff_t rows, ptrdiff_t cols, real scale, real offset, cons
 
 /* The element types that samples and labels come in. */
 enum {
-    KIND_F32, KIND_F64, KIND_I8, KIND_I16, KIND_I32, KIND_I64, KIND_U8, KIND_U16, KIND_U32,
+    KIND_F32,
+    KIND_F64,
+    KIND_I8,
+    KIND_I16,
+    KIND_I32,
+    KIND_I64,
+    KIND_U8,
+    KIND_U16,
+    KIND_U32,
     KIND_U64,
 };
 
@@ -71,10 +79,16 @@ static void cast(int kind, ptrdiff_t count, const void *source, real *y)
             y[i] = (real)((const TYPE *)source)[i];                                                \
         break;
     switch (kind) {
-        FORM(KIND_F32, float) FORM(KIND_F64, double)
-        FORM(KIND_I8, int8_t) FORM(KIND_I16, int16_t) FORM(KIND_I32, int32_t)
-        FORM(KIND_I64, int64_t) FORM(KIND_U8, uint8_t) FORM(KIND_U16, uint16_t)
-        FORM(KIND_U32, uint32_t) FORM(KIND_U64, uint64_t)
+        FORM(KIND_F32, float)
+        FORM(KIND_F64, double)
+        FORM(KIND_I8, int8_t)
+        FORM(KIND_I16, int16_t)
+        FORM(KIND_I32, int32_t)
+        FORM(KIND_I64, int64_t)
+        FORM(KIND_U8, uint8_t)
+        FORM(KIND_U16, uint16_t)
+        FORM(KIND_U32, uint32_t)
+        FORM(KIND_U64, uint64_t)
     }
 #undef FORM
 }
@@ -92,10 +106,14 @@ static void cast_labels(int kind, ptrdiff_t count, const void *source, int32_t *
     switch (kind) {
         FORM(KIND_F32, float, a >= -2147483648.0f && a < 2147483648.0f && a == (float)(int32_t)a)
         FORM(KIND_F64, double, a >= -2147483648.0 && a < 2147483648.0 && a == (double)(int32_t)a)
-        FORM(KIND_I8, int8_t, 1) FORM(KIND_I16, int16_t, 1) FORM(KIND_I32, int32_t, 1)
+        FORM(KIND_I8, int8_t, 1)
+        FORM(KIND_I16, int16_t, 1)
+        FORM(KIND_I32, int32_t, 1)
         FORM(KIND_I64, int64_t, a >= INT32_MIN && a <= INT32_MAX)
-        FORM(KIND_U8, uint8_t, 1) FORM(KIND_U16, uint16_t, 1)
-        FORM(KIND_U32, uint32_t, a <= INT32_MAX) FORM(KIND_U64, uint64_t, a <= INT32_MAX)
+        FORM(KIND_U8, uint8_t, 1)
+        FORM(KIND_U16, uint16_t, 1)
+        FORM(KIND_U32, uint32_t, a <= INT32_MAX)
+        FORM(KIND_U64, uint64_t, a <= INT32_MAX)
     }
 #undef FORM
 }

@@ -14,8 +14,9 @@ enum {
 
 INLINE double clipped(double p) /* NaN stays NaN */
 {
-    return p < PROBABILITY_EPSILON ? PROBABILITY_EPSILON
-           : p > 1 - PROBABILITY_EPSILON ? 1 - PROBABILITY_EPSILON : p;
+    return p < PROBABILITY_EPSILON       ? PROBABILITY_EPSILON
+           : p > 1 - PROBABILITY_EPSILON ? 1 - PROBABILITY_EPSILON
+                                         : p;
 }
 
 /* −Σ t log clip(p / sum) */
@@ -83,8 +84,7 @@ INLINE void logits_gradient(ptrdiff_t cols, const real *p, real scale, ptrdiff_t
 static double cross_entropy(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,
                             const real *p, ptrdiff_t p_stride, const int32_t *labels,
                             const real *targets, ptrdiff_t targets_stride, const real *weights,
-                            ptrdiff_t rows_per_weight, double scale, real *dx,
-                            ptrdiff_t dx_stride)
+                            ptrdiff_t rows_per_weight, double scale, real *dx, ptrdiff_t dx_stride)
 {
     double total = 0;
     for (ptrdiff_t r = 0; r < rows; r++) {

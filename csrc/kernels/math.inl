@@ -35,8 +35,7 @@ INLINE vec exp_reduced(vec x, ivec *k)
     const vec whole = v_sub(shifted, magic);
     *k = (ivec)shifted - (ivec)magic;
     /* ln 2 in two parts; the product with the short first one is exact, fused or not */
-    const vec r = v_fma(whole, v_set1(2.12194440e-4f),
-                        v_fma(whole, v_set1(-0.693359375f), x));
+    const vec r = v_fma(whole, v_set1(2.12194440e-4f), v_fma(whole, v_set1(-0.693359375f), x));
     vec p = v_set1(1.9875691500e-4f);
     p = v_fma(p, r, v_set1(1.3981999507e-3f));
     p = v_fma(p, r, v_set1(8.3334519073e-3f));
@@ -86,7 +85,10 @@ INLINE vec v_sigmoid(vec x)
 }
 
 /* Loads and stores of n ≤ VLEN lanes; with n known to be VLEN they are the whole-vector ones. */
-INLINE vec load_part(const real *p, ptrdiff_t n) { return n < VLEN ? v_load_tail(p, n) : v_load(p); }
+INLINE vec load_part(const real *p, ptrdiff_t n)
+{
+    return n < VLEN ? v_load_tail(p, n) : v_load(p);
+}
 INLINE void store_part(real *p, vec a, ptrdiff_t n)
 {
     if (n < VLEN)

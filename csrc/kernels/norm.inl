@@ -9,8 +9,8 @@
  * With g = dy: dbeta = Σ g, dgamma = Σ g x̂ and, mean and variance being functions of x,
  * dx = gamma / sqrt(variance + eps) · (g − dbeta / rows − x̂ dgamma / rows). */
 
-#define NORM_BLOCK 128 /* rows whose sums are taken alone: short sums, and a block read twice stays
-                        * in the nearest cache */
+/* rows whose sums are taken alone: short sums, and a block read twice stays in the nearest cache */
+#define NORM_BLOCK 128
 
 /* nv vectors of columns, the last with n ≤ VLEN of them: blocks of rows, merged in order */
 INLINE void moments_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *x,
@@ -25,14 +25,14 @@ INLINE void moments_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *
             centre[v] = sum[v] = v_zero();
         for (ptrdiff_t r = 0; r < count; r++)
             for (int v = 0; v < nv; v++)
-                centre[v] = v_add(centre[v], load_part(x + r * x_stride + v * VLEN,
-                                                       v == nv - 1 ? n : VLEN));
+                centre[v] = v_add(centre[v],
+                                  load_part(x + r * x_stride + v * VLEN, v == nv - 1 ? n : VLEN));
         for (int v = 0; v < nv; v++)
             centre[v] = v_mul(centre[v], v_set1(1 / (real)count));
         for (ptrdiff_t r = 0; r < count; r++)
             for (int v = 0; v < nv; v++) {
-                const vec d = v_sub(load_part(x + r * x_stride + v * VLEN,
-                                              v == nv - 1 ? n : VLEN), centre[v]);
+                const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, v == nv - 1 ? n : VLEN),
+                                    centre[v]);
                 sum[v] = v_fma(d, d, sum[v]);
             }
         const real share = (real)count / (real)(first + count);
@@ -234,8 +234,8 @@ INLINE void norm_backward_form(const int nv, ptrdiff_t n, ptrdiff_t rows, real e
             const ptrdiff_t k = v == nv - 1 ? n : VLEN;
             const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, k), centre[v]);
             const vec g = v_sub(load_part(dy + r * dy_stride + v * VLEN, k), constant[v]);
-            store_part(dx + r * dx_stride + v * VLEN,
-                       v_mul(scale[v], v_sub(g, v_mul(d, slope[v]))), k);
+            store_part(dx + r * dx_stride + v * VLEN, v_mul(scale[v], v_sub(g, v_mul(d, slope[v]))),
+                       k);
         }
 }
 
@@ -267,21 +267,20 @@ static void norm_backward(ptrdiff_t rows, ptrdiff_t cols, real eps, real weight,
 
 /* dx = gamma / sqrt(variance + eps) · dy: the gradient where the statistics are constants. */
 static void norm_backward_constant(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *variance,
-                                   const real *gamma, const real *dy, ptrdiff_t dy_stride,
-                                   real *dx, ptrdiff_t dx_stride)
+                                   const real *gamma, const real *dy, ptrdiff_t dy_stride, real *dx,
+                                   ptrdiff_t dx_stride)
 {
     for (ptrdiff_t c = 0; c < cols; c += VLEN) {
         const ptrdiff_t n = cols - c < VLEN ? cols - c : VLEN;
         const vec scale = norm_scale(variance + c, gamma ? gamma + c : NULL, eps, n);
         for (ptrdiff_t r = 0; r < rows; r++)
-            store_part(dx + r * dx_stride + c,
-                       v_mul(scale, load_part(dy + r * dy_stride + c, n)), n);
+            store_part(dx + r * dx_stride + c, v_mul(scale, load_part(dy + r * dy_stride + c, n)),
+                       n);
     }
 }
 
 /* running = momentum · running + (1 − momentum) · batch */
-static void norm_update_running(ptrdiff_t channels, real momentum, const real *batch,
-                                real *running)
+static void norm_update_running(ptrdiff_t channels, real momentum, const real *batch, real *running)
 {
     for (ptrdiff_t c = 0; c < channels; c++)
         running[c] = running[c] * momentum + batch[c] * (1 - momentum);

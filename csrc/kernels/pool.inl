@@ -20,7 +20,7 @@ INLINE vec load_taps(const uint16_t *p, ptrdiff_t n)
                 at += size;
             }
     __builtin_memcpy(&taps, lane, sizeof taps);
-    return (vec)__builtin_convertvector(__builtin_convertvector(taps, ivec), vec);
+    return (vec) __builtin_convertvector(__builtin_convertvector(taps, ivec), vec);
 }
 
 INLINE void store_taps(uint16_t *p, vec a, ptrdiff_t n)
@@ -117,8 +117,7 @@ static void max_pool_forward(const fc_window *g, ptrdiff_t channels, const real 
                               at.h * g->stride[1] - g->pad[1];
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
             const span w = taps_inside(g, 2, ow);
-            const ptrdiff_t at_x =
-                (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
+            const ptrdiff_t at_x = (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
             const ptrdiff_t o = row * g->out[2] + ow;
             real *yo = y + o * y_stride;
             uint16_t *io = index ? index + o * channels : NULL;
@@ -177,7 +176,8 @@ static void spread_row(const fc_window *g, ptrdiff_t channels, int count_padding
     if (d.lo < d.hi && h.lo < h.hi) {
         const ptrdiff_t first = ((r.sample * g->out[0] + d.lo) * g->out[1] + h.lo) * g->out[2];
         const ptrdiff_t tap = ((r.d + g->pad[0] - d.lo * g->stride[0]) * g->window[1] + r.h +
-                               g->pad[1] - h.lo * g->stride[1]) * g->window[2];
+                               g->pad[1] - h.lo * g->stride[1]) *
+                              g->window[2];
         const span td = taps_inside(g, 0, d.lo), th = taps_inside(g, 1, h.lo);
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
             const span tw = taps_inside(g, 2, ow);
@@ -208,11 +208,11 @@ INLINE vec max_pool_gather(const fc_window *g, span d, span h, span w, const ptr
     for (ptrdiff_t od = d.lo; od < d.hi; od++)
         for (ptrdiff_t oh = h.lo; oh < h.hi; oh++)
             for (ptrdiff_t ow = w.lo; ow < w.hi; ow++) {
-                const ptrdiff_t tap = ((at[0] - od * g->stride[0]) * g->window[1] + at[1] -
-                                       oh * g->stride[1]) * g->window[2] + at[2] -
-                                      ow * g->stride[2];
-                const ptrdiff_t o =
-                    ((sample * g->out[0] + od) * g->out[1] + oh) * g->out[2] + ow;
+                const ptrdiff_t tap =
+                    ((at[0] - od * g->stride[0]) * g->window[1] + at[1] - oh * g->stride[1]) *
+                        g->window[2] +
+                    at[2] - ow * g->stride[2];
+                const ptrdiff_t o = ((sample * g->out[0] + od) * g->out[1] + oh) * g->out[2] + ow;
                 const mask won = v_eq(load_taps(index + o * channels + c, n), v_set1((real)tap));
                 sum = v_add(sum, v_select(won, load_part(dy + o * dy_stride + c, n), v_zero()));
             }
@@ -242,8 +242,9 @@ static void max_pool_backward(const fc_window *g, ptrdiff_t channels, const real
                 v_store(p + c, max_pool_gather(g, d, h, w, at, r.sample, channels, c, VLEN, dy,
                                                dy_stride, index));
             if (c < channels)
-                v_store_tail(p + c, max_pool_gather(g, d, h, w, at, r.sample, channels, c,
-                                                    channels - c, dy, dy_stride, index),
+                v_store_tail(p + c,
+                             max_pool_gather(g, d, h, w, at, r.sample, channels, c, channels - c,
+                                             dy, dy_stride, index),
                              channels - c);
         }
     }
@@ -380,7 +381,7 @@ static void global_max_backward(ptrdiff_t pixels, ptrdiff_t cols, const real *dy
             lane[i] = (real)index[c + i];
         const vec winner = v_load(lane), g = load_part(dy + c, n);
         for (ptrdiff_t p = 0; p < pixels; p++)
-            store_part(dx + p * dx_stride + c,
-                       v_select(v_eq(winner, v_set1((real)p)), g, v_zero()), n);
+            store_part(dx + p * dx_stride + c, v_select(v_eq(winner, v_set1((real)p)), g, v_zero()),
+                       n);
     }
 }

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from fastconv._native.dispatch cimport f32, f64
 from fastconv._native.split cimport PIECE, RowStep, SplitStep, blocks
-from fastconv._native.step cimport Context, Step, fail
+from fastconv._native.step cimport Context, fail
 
 from fastconv._native.checks import (
     distinct, extent, in_place, number, pairs, stride_of, strided, triple, whole,

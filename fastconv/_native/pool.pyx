@@ -350,7 +350,7 @@ cdef class GlobalMaxPoolForward(_GlobalPool):
 
 
 cdef class GlobalMaxPoolBackward(_GlobalPool):
-    """dx = dy at the pixel that was the maximum, else 0. Parameters as in `GlobalMaxPoolForward`."""
+    """dx = dy at the pixel that was the maximum, else 0. Parameters: `GlobalMaxPoolForward`."""
 
     cdef Py_ssize_t index
 

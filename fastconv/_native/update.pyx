@@ -53,7 +53,8 @@ cdef class Segments:
         self.arrays, self.states = tuple(map(tuple, lists)), len(states)
         dtypes = {array.dtype for arrays in lists for array in arrays}
         if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
-            raise ValueError(f"arrays are all float32 or all float64, not {sorted(map(str, dtypes))}")
+            raise ValueError("arrays are all float32 or all float64, not "
+                             f"{sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
         self.check(lists)
         sizes = [array.size for array in lists[0]]
