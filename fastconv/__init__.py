@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fastconv.backend import floatx, set_floatx, set_random_seed
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.layers.input import Input
-    from fastconv.model import Model, Sequential
-    from fastconv.saving import load_model, save_model
+    from fastconv.model import Model, Sequential, load_model
+    from fastconv.saving import save_model
 
 # public name → module that has it
 _NAMES = {
@@ -24,7 +24,7 @@ _NAMES = {
     "Sequential": "fastconv.model",
     "floatx": "fastconv.backend",
     "get_num_threads": "fastconv.config",
-    "load_model": "fastconv.saving",
+    "load_model": "fastconv.model",
     "save_model": "fastconv.saving",
     "set_floatx": "fastconv.backend",
     "set_num_threads": "fastconv.config",

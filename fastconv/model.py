@@ -665,6 +665,33 @@ class Sequential(Model):
             self.build(shape)
 
 
+def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
+    """Read what `Model.save` wrote; training goes on where it stood.
+
+    Parameters
+    ----------
+    path : str or path-like
+    compile : bool
+        False leaves out the compile settings and the optimizer's state.
+
+    Returns
+    -------
+    Model
+        A `Sequential` or a `Model`, as it was saved.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is not a model file, or damaged, or from a newer fastconv, or its layers and its
+        parameters do not belong together. A layer class of your own must be imported before.
+    """
+    from fastconv.saving import read_model
+
+    return read_model(path, {"Sequential": Sequential, "Model": Model}, compile)
+
+
 def _report(logs: dict[str, float], as_dict: bool) -> Any:
     if as_dict:
         return logs

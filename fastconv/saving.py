@@ -19,7 +19,7 @@ import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -28,8 +28,10 @@ from safetensors import numpy as safetensors
 from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import REGISTRY, parameters_from
-from fastconv.model import Model, Sequential
 from fastconv.version import __version__
+
+if TYPE_CHECKING:
+    from fastconv.model import Model
 
 FORMAT = 1
 METADATA, CONFIG = "metadata.json", "config.json"
@@ -37,7 +39,7 @@ PARAMETERS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 REQUIRED = (METADATA, CONFIG, PARAMETERS)
 MAX_JSON = 1 << 26  # bytes; the largest graphs take a few hundred kilobytes
 ITERATIONS = "iterations"
-CLASSES: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
+CLASSES = ("Sequential", "Model")
 
 # what the zip reader raises on damage, apart from ValueError
 DAMAGED = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, OverflowError)
@@ -45,7 +47,7 @@ DAMAGED = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, Over
 StrPath = str | os.PathLike[str]
 
 
-def save_model(model: Model, path: StrPath) -> None:
+def save_model(model: "Model", path: StrPath) -> None:
     """Write a model with its parameters, compile settings and optimizer state.
 
     The file is written beside `path` and moved there when it is whole. The same model gives the
@@ -68,31 +70,11 @@ def save_model(model: Model, path: StrPath) -> None:
         _write(model, file)
 
 
-def load_model(path: StrPath, compile: bool = True) -> Model:
-    """Read what `save_model` wrote; training goes on where it stood.
-
-    Parameters
-    ----------
-    path : str or path-like
-    compile : bool
-        False leaves out the compile settings and the optimizer's state.
-
-    Returns
-    -------
-    Model
-        A `Sequential` or a `Model`, as it was saved.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    ValueError
-        It is not a model file, or damaged, or from a newer fastconv, or its layers and its
-        parameters do not belong together. A layer class of your own must be imported before.
-    """
+def read_model(path: StrPath, classes: Mapping[str, type["Model"]], compile: bool) -> "Model":
+    """What `fastconv.load_model` does; ``classes`` are the models that there are, by name."""
     with open(path, "rb") as file:
         try:
-            return _read(file, compile)
+            return _read(file, classes, compile)
         except DAMAGED as error:
             raise ValueError(f"{os.fspath(path)}: not a whole model file: {error}") from error
         except ValueError as error:
@@ -102,8 +84,8 @@ def load_model(path: StrPath, compile: bool = True) -> Model:
 # -- writing ----------------------------------------------------------------------------------
 
 
-def _write(model: Model, file: IO[bytes]) -> None:
-    if type(model) not in CLASSES.values():
+def _write(model: "Model", file: IO[bytes]) -> None:
+    if type(model).__name__ not in CLASSES:
         raise ValueError(
             f"a {type(model).__name__} cannot be written to a file, only a Sequential or a Model: "
             "build the network from layers, with fc.Model(inputs, outputs)"
@@ -150,7 +132,7 @@ def _to_tensors(arrays: Mapping[str, np.ndarray]) -> bytes:
 # -- reading ----------------------------------------------------------------------------------
 
 
-def _read(file: IO[bytes], compile: bool) -> Model:
+def _read(file: IO[bytes], classes: Mapping[str, type["Model"]], compile: bool) -> "Model":
     with zipfile.ZipFile(file) as archive:
         entries = _entries(archive, os.fstat(file.fileno()).st_size)
         _check_format(_from_json(archive, entries, METADATA))
@@ -158,7 +140,7 @@ def _read(file: IO[bytes], compile: bool) -> Model:
         config = _from_json(archive, entries, CONFIG)
         parameters = _from_tensors(archive, entries, PARAMETERS)
         state = _from_tensors(archive, entries, OPTIMIZER) if OPTIMIZER in entries else None
-    model = _model(config, parameters)
+    model = _model(config, parameters, classes)
     settings = config.get("compile")
     if (settings is None) != (state is None):
         raise ValueError(f"compile settings and {OPTIMIZER} belong together, one is missing")
@@ -229,18 +211,20 @@ def _from_tensors(
         raise ValueError(f"{name} holds a tensor of the unknown type {error}") from error
 
 
-def _model(config: Any, parameters: Mapping[str, np.ndarray]) -> Model:
+def _model(
+    config: Any, parameters: Mapping[str, np.ndarray], classes: Mapping[str, type["Model"]]
+) -> "Model":
     """The model that the configuration describes, with these parameters."""
     if not isinstance(config, dict) or not isinstance(config.get("name"), str):
         raise ValueError(f"{CONFIG} does not describe a model")
     kind = config.get("class")
-    if not isinstance(kind, str) or kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in classes:
         raise ValueError(f"{CONFIG}: a model is a Sequential or a Model, not {kind!r}")
     with _described(CONFIG):
         _check_registered(config["graph"]["layers"])
         with parameters_from(parameters):
             graph = Graph.from_config(config["graph"])
-        model = CLASSES[kind].from_graph(graph, config["name"])
+        model = classes[kind].from_graph(graph, config["name"])
     live = {parameter.name: parameter.value for parameter in model.parameters()}
     _copy(parameters, live, PARAMETERS)
     return model
@@ -267,7 +251,7 @@ def _described(what: str) -> Iterator[None]:
         raise ValueError(f"{what} does not have the form that is expected: {words}") from error
 
 
-def _restore_optimizer(model: Model, state: dict[str, np.ndarray]) -> None:
+def _restore_optimizer(model: "Model", state: dict[str, np.ndarray]) -> None:
     """Copy the optimizer's state in, once it has been made for the parameters that have one."""
     iterations = state.pop(ITERATIONS, None)
     if iterations is None or iterations.shape or iterations.dtype != np.int64 or iterations < 0:

@@ -174,7 +174,8 @@ def test_a_reader_that_leaves():
 
 def test_interrupted(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastconv", "demo", "--epochs", "100000", "--threads", "1", "--out", tmp_path / "out"],
+        [sys.executable, "-m", "fastconv", "demo", "--epochs", "100000", "--threads", "1",
+         "--out", tmp_path / "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastconv import datasets, layers, plots
 from fastconv.commands._network import Network
-from fastconv.saving import load_model
+from fastconv.model import load_model
 
 FILES = {"demo.fastconv", "demo.onnx", "demo.png", "digit.png"}
 

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(path: str) -> list[str]:
-    from fastconv.saving import load_model
+    from fastconv.model import load_model
 
     model = load_model(path)
     words = [f"{path}: a model of fastconv, {byte_text(os.path.getsize(path))}", ""]
