@@ -136,7 +136,7 @@ def dense(x: Any, weight: Any, bias: Any = None) -> Array:
     x, weight, *rest = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
     if weight.ndim != 2:
         raise ValueError(f"weight must be (I, O), not {weight.shape}")
-    y = conv2d(_as_pixels(x, "x"), weight[None, None], *rest)
+    y = conv2d(_as_pixels(x, "x"), weight[None, None], rest[0] if rest else None)
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 

@@ -27,7 +27,9 @@ class SparseCategoricalAccuracy(Metric):
 
     name = "sparse_categorical_accuracy"
     labels = True
-    step = native.SparseAccuracy
+    step: type[native.SparseAccuracy | native.CategoricalAccuracy | native.BinaryAccuracy] = (
+        native.SparseAccuracy
+    )
 
     def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
         b.emit(

@@ -1,6 +1,6 @@
 """Optimizers: each is one fused pass over all parameters, with Keras 3's formulas and defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,7 @@ class Adadelta(Optimizer):
         return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}
 
 
-NAMES: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adadelta": Adadelta}
+NAMES: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adam": Adam, "adadelta": Adadelta}
 
 
 def get(identifier: Any) -> Optimizer:
@@ -168,7 +168,8 @@ def get(identifier: Any) -> Optimizer:
     if isinstance(identifier, Optimizer):
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Optimizer):
-        return identifier()
+        make: Callable[..., Optimizer] = identifier
+        return make()
     if isinstance(identifier, dict):
         config = dict(identifier)
         return NAMES[shapes.choice(config.pop("name", None), NAMES, "optimizer")](**config)

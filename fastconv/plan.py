@@ -26,6 +26,7 @@ from fastconv.layer import Frame, Node, Tensor
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.input import InputLayer
 from fastconv.parameter import Parameter
+from fastconv.shapes import known as known_shape
 
 FOREVER = 1 << 30  # a step that no plan reaches
 
@@ -351,7 +352,9 @@ class Plan:
         b = self._builder = Builder(training, backward, double)
         values: dict[Tensor, Value] = {}
         frames: dict[Node, Frame] = {}
-        known = graph.shapes(shapes)
+        known = {
+            t: known_shape(shape, t.node.layer.name) for t, shape in graph.shapes(shapes).items()
+        }
         self.inputs = [read(b, known[tensor]) for tensor in graph.inputs]
         values.update((t, i.value.shared()) for t, i in zip(graph.inputs, self.inputs, strict=True))
         b.placed = _concatenations(b, graph, known)
@@ -371,7 +374,7 @@ class Plan:
             b.tensor = None
             values[node.output] = frame.output
         self.outputs = [values[tensor] for tensor in graph.outputs]
-        gradients = heads(b, self.outputs) if heads else None
+        gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
         after_forward = len(b.steps)
         for value in self.outputs:
             self._touch(value, after_forward)  # read by the caller
@@ -380,12 +383,12 @@ class Plan:
         if backward:
             if gradients is None:
                 gradients = self.gradients = [b.value(value.shape) for value in self.outputs]
-                for value in gradients:
+                for value in self.gradients:
                     self._touch(value, after_forward)
             self._backward(graph, frames, wanted, gradients)
-        for value in self.input_gradients:
-            if value is not None:
-                self._touch(value, len(b.steps))
+        for dx in self.input_gradients:
+            if dx is not None:
+                self._touch(dx, len(b.steps))
         self.forward = Program(b.steps[:after_forward])
         self.backward = Program(b.steps[after_forward:])
         del self._builder

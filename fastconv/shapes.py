@@ -112,7 +112,7 @@ def check_padding(padding: Any, rank: int, name: str = "padding") -> str | Pads:
             f"{name} must be 'valid', 'same', an integer, or {rank} integers or pairs of them, "
             f"not {padding!r}"
         )
-    return ((integer(padding, name, 0),) * 2,) * rank  # type: ignore[return-value]
+    return ((integer(padding, name, 0),) * 2,) * rank
 
 
 def resolve_padding(
@@ -161,4 +161,4 @@ def window_shape(
 
 def three(values: Sequence[Any], fill: Any) -> tuple[Any, Any, Any]:
     """Spatial values of 1-D and 2-D as (D, H, W): ones, or whatever fills, in front."""
-    return (*(fill,) * (3 - len(values)), *values)  # type: ignore[return-value]
+    return (*(fill,) * (3 - len(values)), *values)

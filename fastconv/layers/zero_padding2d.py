@@ -32,12 +32,14 @@ class ZeroPadding2D(Layer):
         check_data_format(data_format)
         if isinstance(padding, str):
             raise ValueError(f"{self.name}: padding is a number of pixels, not {padding!r}")
-        self.padding = shapes.check_padding(padding, self.rank)
+        pads = shapes.check_padding(padding, self.rank)
+        assert not isinstance(pads, str)
+        self.padding = pads
 
     def output_shape(self, *inputs: Shape) -> Shape:
         shape = one_of(self, inputs[0], (self.rank + 1,), "images (H, W, channels)")
         out = tuple(
-            None if size is None else size + sum(map(int, pad))
+            None if size is None else size + pad[0] + pad[1]
             for size, pad in zip(shape[:-1], self.padding, strict=True)
         )
         shapes.elements((*out, shape[-1]), f"the output of {self.name}")
