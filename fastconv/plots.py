@@ -170,10 +170,11 @@ def plot_overview(
     class_names: Sequence[str] | None = None,
     title: str = "",
 ) -> "Figure":
-    """A training on one page: its curves, the filters of a layer, and predictions with all errors
+    """A training on one page: its curves, the filters of a layer, and predictions, some errors
     first."""
     wrong = np.asarray(probabilities).argmax(1) != labels
-    order = np.argsort(~wrong, kind="stable")[:30]
+    shown = min(int(wrong.sum()), 12)
+    order = np.concatenate([np.flatnonzero(wrong)[:shown], np.flatnonzero(~wrong)[: 30 - shown]])
     figure = new_figure(13.5, 7)
     figure.suptitle(title, fontsize=14, fontweight="bold")
     left, right = _parts(figure, 1, 2, width_ratios=[1.15, 1])
@@ -181,11 +182,10 @@ def plot_overview(
     plot_history(history, curves)
     plot_filters(layer, filters)
     filters.suptitle(f"Filters of {layer.name}, one scale for all", fontsize=11)
-    shown = int(wrong[order].sum())
     plot_predictions(x[order], labels[order], probabilities[order], class_names, right)
     right.suptitle(
-        f"{len(order)} of {len(x)} test images, predicted by the exported file\n"
-        f"errors first: {shown} of {int(wrong.sum())}, framed in red",
+        f"{len(order)} of {len(x):,} test images, predicted by the exported file\n"
+        f"errors first: {shown} of {wrong.sum():,}, framed in red",
         fontsize=11,
     )
     return figure

@@ -39,7 +39,7 @@ def test_demo_says_what_it_does(demo):
     text, out = demo
     for words in (
         "1,438 images to train, 359 to test, 8 × 8, 10 classes",
-        "conv2d (Conv2D)", "Parameters: 38,282", "Epoch 20/20", "images/s",
+        "conv2d (Conv2D)", "Parameters: 151,306", "Epoch 20/20", "images/s",
         "ONNX opset 17, IR 8", "onnxruntime", "tolerance 1e-05", "image  true  predicted",
     ):  # fmt: skip
         assert words in text

@@ -131,17 +131,18 @@ def _network(data: Data) -> "Sequential":
     from fastconv.model import Sequential
 
     large = min(data.x.shape[1:3]) >= LARGE
+    filters = 16 if large else 32
     model = Sequential(
         [
             layers.Input(data.x.shape[1:]),
             layers.Rescaling(1 / data.white),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.Conv2D(filters, 3, padding="same", activation="relu"),
             *([layers.MaxPooling2D(2)] if large else []),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(2 * filters, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(2),
             layers.Dropout(0.25),
             layers.Flatten(),
-            layers.Dense(64, activation="relu"),
+            layers.Dense(128, activation="relu"),
             layers.Dropout(0.5),
             layers.Dense(data.classes, activation="softmax"),
         ],
@@ -155,7 +156,7 @@ def _network(data: Data) -> "Sequential":
 def _train(model: "Sequential", data: Data, epochs: int) -> Any:
     print("\nTraining")
     verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, lines for files
-    batch = 32 if len(data.x) < MANY else 128
+    batch = 32 if len(data.x) < MANY else 64
     start = time.perf_counter()
     history = model.fit(
         data.x, data.y, batch_size=batch, epochs=epochs, validation_split=0.1, verbose=verbose
