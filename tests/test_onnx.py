@@ -750,7 +750,7 @@ class Doubled(Mystery):
         return scope.node("Add", [inputs[0], inputs[0]], inputs[0])
 
 
-class Square(Mystery):
+class ScaledSquare(Mystery):
     """A user's layer in numpy, with a parameter: y = scale · x²."""
 
     def build(self, shape):
@@ -788,7 +788,7 @@ def test_a_layer_without_onnx_form_is_named(tmp_path):
 
 def test_a_users_own_layer_is_exported_and_proved(tmp_path):
     x = fc.Input((6, 5, 3), name="x")
-    y = Square(name="square")(layers.Conv2D(4, 3, name="conv")(x))
+    y = ScaledSquare(name="square")(layers.Conv2D(4, 3, name="conv")(x))
     y = layers.Conv2D(2, 3, name="last")(y)
     export(shaken(fc.Model(x, y)), tmp_path / "m.onnx")
     assert [node.name for node in nodes_of(tmp_path / "m.onnx")] == [

@@ -868,7 +868,7 @@ cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ss
     First the columns of y where all taps of the span lie inside the image, then what single taps
     see to the left and to the right of these.
     """
-    cdef Py_ssize_t t, tile, row, end, top, stride = o.groups * o.width, rows = o.depth * s.taps
+    cdef Py_ssize_t t, tile, row, end, stride = o.groups * o.width, rows = o.depth * s.taps
     cdef Py_ssize_t first = seen[s.tap].first[2], last = seen[s.tap].last[2]
     cdef Box box
     x += s.group * o.depth
