@@ -334,6 +334,21 @@ def test_own_layer_in_python():
     np.testing.assert_allclose(own.scale.grad, 2 * (inner**2).reshape(-1, 5).sum(0), rtol=1e-5)
 
 
+def test_own_layer_writes_into_a_concatenation():
+    class Placed(Square):
+        def forward(self, b, frame):
+            x = frame.inputs[0]
+            y = b.output(x.shape)  # its slice of the concatenation
+            b.python(self._forward, reads=[x, self.scale], writes=[y])
+            return y
+
+    x = fc.Input((2, 3))
+    model = fc.Model(x, layers.Concatenate()([layers.Rescaling(3)(x), Placed()(x)]))
+    data = np.random.default_rng(0).random((4, 2, 3), dtype=np.float32)
+    expected = np.concatenate([3 * data, data**2], axis=-1)
+    np.testing.assert_allclose(model.predict(data), expected, rtol=1e-6)
+
+
 def test_an_error_in_an_own_layer_reaches_the_user():
     class Broken(Square):
         def _forward(self, arrays, training):
