@@ -510,6 +510,8 @@ class RunningPass:
             self.native.bind(entry.index, index)
         program = entry.program(rows.dtype.char, len(rows), index is not None)
         self.native.run(program, n)
+        self.native.unbind(entry.source)  # or an idle pass would keep the caller's data alive
+        self.native.unbind(entry.index)
 
     def forward(self, n: int, seed: int = 0, step: int = 0) -> None:
         self.n, self.seed, self.step = n, seed, step

@@ -3,6 +3,7 @@
 import gc
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -165,6 +166,18 @@ def test_arrays_that_users_hold_are_theirs():
     assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
     for view, parameter in zip(views, model.parameters(), strict=True):
         assert view is parameter.value
+
+
+def test_input_arrays_are_not_kept():
+    model = compiled()
+    x, y = toy_data(8)
+    held = weakref.ref(x), weakref.ref(y)
+    model.fit(x, y, verbose=0)
+    model.predict(x)
+    del x, y
+    gc.collect()
+    assert held[0]() is None
+    assert held[1]() is None
 
 
 def test_input_arrays_are_not_changed():
