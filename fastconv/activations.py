@@ -6,7 +6,7 @@ gives dx = y · (dy − Σ dy · y).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
@@ -65,8 +65,10 @@ class Activation:
         """Emit the gradient at f's input from that at its output; returns its buffer."""
         from fastconv._native import activation as native
 
-        if self.name == "linear" or dy.pre_activation:
+        if self.name == "linear":
             return dy
+        if dy.pre_activation:  # the loss has passed this activation, and no other one
+            return replace(dy, pre_activation=False)
         dx = b.in_place(dy)
         if self.name == "softmax":
             b.emit(

@@ -26,6 +26,8 @@ class Graph:
     Attributes
     ----------
     inputs, outputs : list of Tensor
+    single : bool
+        Whether the output was given by itself instead of in a list.
     nodes : list of Node
         Each after those whose outputs it reads; the input nodes are among them.
     layers : list of Layer
@@ -35,6 +37,7 @@ class Graph:
     def __init__(self, inputs: Any, outputs: Any) -> None:
         self.inputs = as_tensors(inputs, "inputs")
         self.outputs = as_tensors(outputs, "outputs")
+        self.single = isinstance(outputs, Tensor)
         for tensor in self.inputs:
             if not isinstance(tensor.node.layer, InputLayer):
                 raise ValueError(f"{tensor} is not an Input")
@@ -94,6 +97,7 @@ class Graph:
         """The graph as plain data: layers with their arguments, nodes by number."""
         number = {node.output: i for i, node in enumerate(self.nodes)}
         place = {layer: i for i, layer in enumerate(self.layers)}
+        outputs = [number[tensor] for tensor in self.outputs]
         return {
             "layers": [
                 {"class": type(layer).__name__, "config": layer.get_config()}
@@ -104,7 +108,7 @@ class Graph:
                 for node in self.nodes
             ],
             "inputs": [number[tensor] for tensor in self.inputs],
-            "outputs": [number[tensor] for tensor in self.outputs],
+            "outputs": outputs[0] if self.single else outputs,
         }
 
     @classmethod
@@ -119,10 +123,10 @@ class Graph:
                 tensors.append(layer.tensor())
             else:
                 tensors.append(layer(inputs))
-        return cls(
-            [tensors[_index(i, tensors)] for i in config["inputs"]],
-            [tensors[_index(i, tensors)] for i in config["outputs"]],
-        )
+        inputs, outputs = config["inputs"], config["outputs"]
+        single = not isinstance(outputs, list)
+        made = [tensors[_index(i, tensors)] for i in ([outputs] if single else outputs)]
+        return cls([tensors[_index(i, tensors)] for i in inputs], made[0] if single else made)
 
 
 def _index(value: Any, items: Sequence[Any]) -> int:

@@ -57,7 +57,6 @@ class Model:
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None) -> None:
         self._prepare(name)
-        self._single = not isinstance(outputs, (list, tuple))
         self._graph: Graph | None = Graph(inputs, outputs)
 
     def _prepare(self, name: str | None) -> None:
@@ -71,7 +70,7 @@ class Model:
     @classmethod
     def from_graph(cls, graph: Graph, name: str | None = None) -> "Model":
         """A model around a graph that exists."""
-        outputs = graph.outputs[0] if len(graph.outputs) == 1 else graph.outputs
+        outputs = graph.outputs[0] if graph.single else graph.outputs
         return cls(graph.inputs, outputs, name)
 
     # -- structure ----------------------------------------------------------------------------
@@ -304,7 +303,7 @@ class Model:
         return self._like_outputs(results)
 
     def _like_outputs(self, arrays: list[np.ndarray]) -> Arrays:
-        return arrays[0] if self._single else arrays
+        return arrays[0] if self.graph.single else arrays
 
     def __call__(self, inputs: Any) -> Any:
         raise ValueError(
@@ -582,7 +581,6 @@ class Sequential(Model):
 
     def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None) -> None:
         self._prepare(name)
-        self._single = True
         self._graph = None
         self._layers: list[Layer] = []
         self._input: Tensor | None = None

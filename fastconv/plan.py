@@ -179,11 +179,7 @@ class Builder:
         if value.contiguous:
             return value
         copy = self.value(value.shape)
-        self.emit(
-            elementwise.Copy(
-                value.pixels, value.channels, value.slot, value.stride, copy.slot, copy.stride
-            )
-        )
+        self._copy(value, copy)
         return copy
 
     def buffer(self, per_sample: int, fixed: int = 0, itemsize: int = 0) -> int:
@@ -232,7 +228,7 @@ class Builder:
             slot = self.slots[extent.slot]
             if slot.buffer is not None:
                 slot.buffer.touch(number)
-                self._check(step, extent, slot.buffer)
+                self._check(step, extent, slot, slot.buffer)
             elif slot.array is not None and extent.fixed > slot.array.size:
                 raise AssertionError(f"{step} reads past {slot.array.shape}")
 
@@ -258,13 +254,18 @@ class Builder:
         """
         views: list[tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]] = []
         touched: list[list[Extent]] = [[], []]
+        slices: list[tuple[Value, Value]] = []
         for side, items in enumerate((reads, writes)):
             for item in items:
                 if isinstance(item, Parameter):
                     views.append((self.parameter(item), None, item.shape))
                     touched[side].append(Extent(views[-1][0], 0, item.value.size))
                     continue
-                item = self.contiguous(item) if side == 0 else item
+                if side == 0:
+                    item = self.contiguous(item)
+                elif not item.contiguous:  # a slice of a concatenation is filled by a copy
+                    item, part = self.value(item.shape), item
+                    slices.append((item, part))
                 views.append((item.slot, item.shape, None))
                 touched[side].append(Extent(item.slot, prod(item.shape), 0))
         fresh: list[bool] = []
@@ -281,13 +282,20 @@ class Builder:
             function(arrays, training)
 
         self.emit(PythonStep(run, views, *touched))
+        for whole, part in slices:
+            self._copy(whole, part)
 
-    def _check(self, step: Step, extent: Any, buffer: Buffer) -> None:
-        # a strided slice's last pixel ends before its stride does, so offsets need no room
-        if extent.per_sample > buffer.per_sample or (
-            extent.fixed > buffer.fixed and not buffer.per_sample
+    def _copy(self, x: Value, y: Value) -> None:
+        self.emit(elementwise.Copy(x.pixels, x.channels, x.slot, x.stride, y.slot, y.stride))
+
+    def _check(self, step: Step, extent: Any, slot: Slot, buffer: Buffer) -> None:
+        # a strided slice's last pixel ends before its stride does: its fixed part is negative
+        if (
+            extent.per_sample > buffer.per_sample
+            or slot.offset + extent.fixed > buffer.fixed
+            or extent.itemsize != buffer.itemsize
         ):
-            raise AssertionError(f"{type(step).__name__} needs {extent}, the buffer is {buffer}")
+            raise AssertionError(f"{type(step).__name__} needs {extent} of {slot}")
 
     def add(self, values: Sequence[Value]) -> Value:
         """The sum of gradients in the order given, into the first that may be overwritten."""
@@ -502,6 +510,8 @@ class RunningPass:
             self.native.bind(entry.index, index)
         program = entry.program(rows.dtype.char, len(rows), index is not None)
         self.native.run(program, n)
+        self.native.unbind(entry.source)  # or an idle pass would keep the caller's data alive
+        self.native.unbind(entry.index)
 
     def forward(self, n: int, seed: int = 0, step: int = 0) -> None:
         self.n, self.seed, self.step = n, seed, step

@@ -85,6 +85,8 @@ LOSSES = [
     # a softmax that the loss does not swallow: another layer stands between
     ("categorical_crossentropy", "softmax then more", "distribution"),
     ("sparse_categorical_crossentropy", "softmax then more", "labels"),
+    # one that it swallows, after an activation that it must not
+    ("sparse_categorical_crossentropy", "tanh then softmax", "labels"),
 ]
 
 
@@ -93,11 +95,12 @@ LOSSES = [
 def test_loss_gradients(loss, ending, kind, shape):
     rng = np.random.default_rng(5)
     x = fc.Input(shape)
-    y = layers.Dense(4, activation="softmax" if ending else None)(x)
-    if ending == "tanh":
-        y = layers.Dense(4, activation="tanh")(x)
+    first = None if ending is None else ending.split()[0]
+    y = layers.Dense(4, activation=first)(x)
     if ending == "softmax then more":
         y = layers.Rescaling(0.9, 0.02)(y)
+    if ending == "tanh then softmax":
+        y = layers.Softmax()(layers.Reshape(y.shape)(layers.Rescaling(1.5)(y)))
     model = fc.Model(x, y)
     model.compile(fc.optimizers.SGD(0.0), loss=loss, metrics=["accuracy"])
     data = rng.standard_normal((5, *shape))

@@ -3,6 +3,7 @@
 import gc
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -165,6 +166,18 @@ def test_arrays_that_users_hold_are_theirs():
     assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
     for view, parameter in zip(views, model.parameters(), strict=True):
         assert view is parameter.value
+
+
+def test_input_arrays_are_not_kept():
+    model = compiled()
+    x, y = toy_data(8)
+    held = weakref.ref(x), weakref.ref(y)
+    model.fit(x, y, verbose=0)
+    model.predict(x)
+    del x, y
+    gc.collect()
+    assert held[0]() is None
+    assert held[1]() is None
 
 
 def test_input_arrays_are_not_changed():
@@ -332,6 +345,21 @@ def test_own_layer_in_python():
     y, handle = model.forward(data)
     model.backward(handle, np.ones_like(y), accumulate=True)
     np.testing.assert_allclose(own.scale.grad, 2 * (inner**2).reshape(-1, 5).sum(0), rtol=1e-5)
+
+
+def test_own_layer_writes_into_a_concatenation():
+    class Placed(Square):
+        def forward(self, b, frame):
+            x = frame.inputs[0]
+            y = b.output(x.shape)  # its slice of the concatenation
+            b.python(self._forward, reads=[x, self.scale], writes=[y])
+            return y
+
+    x = fc.Input((2, 3))
+    model = fc.Model(x, layers.Concatenate()([layers.Rescaling(3)(x), Placed()(x)]))
+    data = np.random.default_rng(0).random((4, 2, 3), dtype=np.float32)
+    expected = np.concatenate([3 * data, data**2], axis=-1)
+    np.testing.assert_allclose(model.predict(data), expected, rtol=1e-6)
 
 
 def test_an_error_in_an_own_layer_reaches_the_user():

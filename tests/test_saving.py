@@ -123,6 +123,16 @@ def test_round_trip_of_a_graph_with_a_shared_layer(tmp_path):
     )
 
 
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_one_output_stays_as_it_was_given(tmp_path, in_a_list):
+    inputs = layers.Input((3,))
+    output = layers.Dense(2)(inputs)
+    model = Model(inputs, [output] if in_a_list else output)
+    loaded = load_model(saved(model, tmp_path))
+    assert isinstance(model.predict(np.ones((1, 3))), list) == in_a_list
+    assert isinstance(loaded.predict(np.ones((1, 3))), list) == in_a_list
+
+
 @pytest.mark.parametrize(
     "optimizer", [SGD(0.05), SGD(0.05, 0.9, nesterov=True), Adam(0.01), Adadelta(1.0)], ids=repr
 )
