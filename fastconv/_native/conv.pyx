@@ -455,28 +455,38 @@ cdef inline bint all_inside(const Pixels *pixels, Py_ssize_t first, Py_ssize_t m
     return inside
 
 
-cdef void list_sources(const Gather *g, const Lattice *s, const Pixels *pixels, Py_ssize_t first,
-                       Py_ssize_t m, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t hop, bint inside,
-                       const real *x, const real **rows) noexcept nogil:
-    """rows[k][r]: what tap t0 + k · hop reads for pixel first + r; zeros in the padding."""
-    cdef Py_ssize_t k, r, mr = gather_mr(x)
+cdef Py_ssize_t list_sources(const Gather *g, const Lattice *s, const Pixels *pixels,
+                             Py_ssize_t first, Py_ssize_t m, Py_ssize_t t0, Py_ssize_t t1,
+                             Py_ssize_t hop, bint inside, const real *x, const real **rows,
+                             short *kept) noexcept nogil:
+    """rows[j][r]: what tap t0 + kept[j] · hop reads for pixel first + r; zeros in the padding.
+
+    Returns how many taps are kept. One that meets nothing but padding adds only zeros: it is left
+    out, but for the single tap of a sum.
+    """
+    cdef Py_ssize_t k, r, count = 0, mr = gather_mr(x)
     cdef const Py_ssize_t *shift
     cdef const real *tap
+    cdef bint meets, any_meets
     for k in range(ceil_div(t1 - t0, hop)):
         tap = x + s.delta[t0 + k * hop]
         shift = s.shift + 3 * (t0 + k * hop)
+        any_meets = inside or s.taps == 1
         if inside:
             for r in range(m):
                 rows[r] = tap + pixels.src[first + r]
         else:
             for r in range(m):  # a negative coordinate is a large size_t
-                if ((<size_t> (pixels.w[first + r] + shift[2]) < <size_t> g.src[2])
-                        & (<size_t> (pixels.h[first + r] + shift[1]) < <size_t> g.src[1])
-                        & (<size_t> (pixels.d[first + r] + shift[0]) < <size_t> g.src[0])):
-                    rows[r] = tap + pixels.src[first + r]
-                else:
-                    rows[r] = <const real *> zeros
-        rows += mr
+                meets = ((<size_t> (pixels.w[first + r] + shift[2]) < <size_t> g.src[2])
+                         & (<size_t> (pixels.h[first + r] + shift[1]) < <size_t> g.src[1])
+                         & (<size_t> (pixels.d[first + r] + shift[0]) < <size_t> g.src[0]))
+                rows[r] = tap + pixels.src[first + r] if meets else <const real *> zeros
+                any_meets |= meets
+        if any_meets:
+            kept[count] = <short> k
+            count += 1
+            rows += mr
+    return count
 
 
 cdef struct Chunk:
@@ -494,8 +504,9 @@ cdef struct Task:
 
 cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, const Chunk *chunk,
                        const Pixels *pixels, const real **rows, const bint *inside,
-                       Py_ssize_t panel, const real *w, bint packed, const real *bias,
-                       int activation, real slope, real *y) noexcept nogil:
+                       const Py_ssize_t *counts, const short *kept, Py_ssize_t panel,
+                       const real *w, bint packed, const real *bias, int activation, real slope,
+                       real *y) noexcept nogil:
     """The tiles of a task through one chunk of one panel."""
     cdef const real *taps[TAPS]
     cdef const real *rest[TALLEST]
@@ -505,7 +516,7 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     cdef Py_ssize_t column = task.group * g.width + panel * nr
     cdef Py_ssize_t cols = min(nr, g.width - panel * nr)
     cdef Py_ssize_t stride = nr if packed else g.groups * g.width
-    cdef Py_ssize_t count = chunk.t1 - chunk.t0, depth = chunk.i1 - chunk.i0, hop
+    cdef Py_ssize_t depth = chunk.i1 - chunk.i0, count, hop
     cdef Py_ssize_t t, r, m, tile, first = share(task.tile0, task.tiles, task.pixels), at = first
     cdef Py_ssize_t safe = depth
     if packed:
@@ -525,9 +536,10 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
         for r in range(m):
             ends[r] = y + pixels.dst[at - first + r] + column
         hop = s.run if inside[tile - task.tile0] else 1
-        for t in range(ceil_div(count, hop)):
-            taps[t] = w + t * hop * g.depth * stride
-        gather_tile(m, cols, ceil_div(count, hop), min(depth, safe) * hop, rows, taps, stride, bias,
+        count = counts[tile - task.tile0]
+        for t in range(count):
+            taps[t] = w + kept[t] * hop * g.depth * stride
+        gather_tile(m, cols, count, min(depth, safe) * hop, rows, taps, stride, bias,
                     not chunk.first, activation if chunk.final and safe == depth else 0, slope,
                     ends)
         if safe < depth:
@@ -536,7 +548,8 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
             taps[0] = tail
             gather_tile(m, cols, 1, depth - safe, rest, taps, nr, bias, True, activation,
                         slope, ends)
-        rows += mr * ceil_div(count, hop)
+        rows += mr * count
+        kept += count
         at += m
 
 
@@ -558,6 +571,8 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
     cdef real[COPIED * TALLEST * PITCH] copies
     cdef Pixels pixels
     cdef bint[BLOCK] inside
+    cdef Py_ssize_t[BLOCK] counts   # taps kept for each tile,
+    cdef short[POINTERS] kept       # and which
     cdef Chunk chunk
     cdef Py_ssize_t mr = gather_mr(x)
     cdef Py_ssize_t tap_chunks = max(1, ceil_div(s.taps, task.tap_step))
@@ -579,14 +594,15 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
             m = share(task.tile0 + i + 1, task.tiles, task.pixels) - at
             inside[i] = all_inside(&pixels, at - first, m)
             hop = s.run if inside[i] else 1
-            list_sources(g, s, &pixels, at - first, m, chunk.t0, chunk.t1, hop, inside[i],
-                         x + chunk.i0, rows + place)
+            counts[i] = list_sources(g, s, &pixels, at - first, m, chunk.t0, chunk.t1, hop,
+                                     inside[i], x + chunk.i0, rows + place * mr, kept + place)
             if task.copied:
-                copy_sources(m, chunk.i1 - chunk.i0, rows + place, copies + i * TALLEST * PITCH)
-            place += mr * ceil_div(chunk.t1 - chunk.t0, hop)
+                copy_sources(m, chunk.i1 - chunk.i0, rows + place * mr,
+                             copies + i * TALLEST * PITCH)
+            place += counts[i]
         for panel in range(task.panel0, task.panel1):
-            gather_panel(g, s, task, &chunk, &pixels, rows, inside, panel, w, packed, bias,
-                         activation, slope, y)
+            gather_panel(g, s, task, &chunk, &pixels, rows, inside, counts, kept, panel, w, packed,
+                         bias, activation, slope, y)
 
 
 cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real *x, const real *w,
