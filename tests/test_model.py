@@ -168,6 +168,12 @@ def test_arrays_that_users_hold_are_theirs():
         assert view is parameter.value
 
 
+def test_a_batch_size_of_none_is_keras_default():
+    model, (x, y) = compiled(), toy_data(40)
+    assert model.fit(x, y, batch_size=None, verbose=0).params["steps"] == 2
+    assert model.evaluate(x, y, batch_size=None, verbose=0) == model.evaluate(x, y, verbose=0)
+
+
 def test_input_arrays_are_not_kept():
     model = compiled()
     x, y = toy_data(8)
@@ -260,6 +266,15 @@ def test_functional_model_with_several_inputs_and_outputs():
     first, second = model.predict([x["left"], x["right"]])
     assert first.shape == (40, 3)
     assert second.shape == (40, 1)
+
+
+def test_outputs_of_one_layer_have_names_of_their_own():
+    x = fc.Input((2,))
+    one, other = layers.Dense(2, name="d"), layers.Dense(2, name="d_2")
+    model = fc.Model(x, [one(x), other(x), one(other(x)), one(one(x))])
+    model.compile("sgd", "mse")
+    logs = model.evaluate(np.ones((1, 2)), [np.ones((1, 2))] * 4, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "d_loss", "d_2_loss", "d_1_loss", "d_3_loss"]
 
 
 def test_symbolic_spatial_sizes():
@@ -458,6 +473,22 @@ BAD = {
     "dy shape": (
         lambda: (lambda m: m.backward(m.forward(X)[1], np.ones((8, 5))))(small_net()),
         r"\(8, 4\)",
+    ),
+    "dy complex": (
+        lambda: (lambda m: m.backward(m.forward(X)[1], np.ones((8, 4), complex)))(small_net()),
+        "complex",
+    ),
+    "pass of another": (
+        lambda: small_net().backward(small_net().forward(X)[1], np.ones((8, 4))),
+        "pass",
+    ),
+    "predict's batch size": (lambda: compiled().predict(X, batch_size=0), "batch_size"),
+    "rows of two lengths": (lambda: compiled().predict([[1, 2], [3]]), "x for input"),
+    "pool window": (
+        lambda: fc.Sequential(
+            [fc.Input((300, 300, 1)), layers.MaxPooling2D(300, name="wide")]
+        ).forward(np.ones((1, 300, 300, 1))),
+        "wide: a window of 90000 pixels",
     ),
     "weights": (lambda: small_net().set_weights([np.ones(3)]), "parameters"),
     "layer name": (lambda: small_net().get_layer("dens"), "did you mean"),
