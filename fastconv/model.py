@@ -14,7 +14,7 @@ from fastconv.history import History
 from fastconv.layer import Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
 from fastconv.losses import real_array
-from fastconv.parameter import Parameter, total
+from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
@@ -131,17 +131,8 @@ class Model:
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Copy the values in, in the order of `get_weights`."""
-        parameters = self.parameters()
-        if len(weights) != len(parameters):
-            raise ValueError(f"{self.name} has {len(parameters)} parameters, not {len(weights)}")
         with self._lock:
-            for parameter, value in zip(parameters, weights, strict=True):
-                if np.shape(value) != parameter.shape:  # before anything is changed
-                    raise ValueError(
-                        f"{parameter.name} has shape {parameter.shape}, not {np.shape(value)}"
-                    )
-            for parameter, value in zip(parameters, weights, strict=True):
-                parameter.assign(value)
+            assign_all(self.parameters(), weights, self.name)
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers: output shapes, parameters, what each reads."""

@@ -388,6 +388,19 @@ def test_an_error_in_an_own_layer_reaches_the_user():
         model.predict(np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("of", ["model", "layer"])
+def test_weights_are_set_all_or_none(of):
+    model = small_net()
+    target = model if of == "model" else model.layers[-1]
+    before = target.get_weights()
+    wrong = [np.zeros_like(value) for value in before]
+    wrong[-1] = wrong[-1].astype(str)
+    with pytest.raises(ValueError, match="real numbers"):
+        target.set_weights(wrong)
+    for a, b in zip(before, target.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_summary_and_counts(capsys):
     model = small_net()
     model.summary()
