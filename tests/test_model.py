@@ -377,6 +377,31 @@ def test_own_layer_writes_into_a_concatenation():
     np.testing.assert_allclose(model.predict(data), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"output_shape": lambda self, shape: (7,)}, "forward returns .* 3.* where .* 7"),
+        ({"backward": lambda self, b, frame, dy: []}, "backward returns 0 gradients"),
+        ({"backward": lambda self, b, frame, dy: [b.value((4,))]}, "backward returns .* 4"),
+    ],
+)
+def test_an_own_layer_that_contradicts_itself_is_named(method, words):
+    x = fc.Input((3,))
+    own = type("Contrary", (Square,), method)(name="contrary")
+    with pytest.raises(ValueError, match=f"contrary: {words}"):
+        fc.Model(x, own(x)).forward(np.ones((2, 3)))
+
+
+def test_the_first_layer_has_no_input_gradient():
+    model = compiled()
+    x, y = toy_data(8)
+    model.train_on_batch(x, y)
+    plan, _ = model._plan("fit", [x])
+    steps = [type(step).__name__ for step in plan.backward.steps]
+    assert steps.count("ConvWeightGradient") == 4
+    assert steps.count("ConvInputGradient") == 3
+
+
 def test_an_error_in_an_own_layer_reaches_the_user():
     class Broken(Square):
         def _forward(self, arrays, training):
