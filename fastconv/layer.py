@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastconv import initializers, shapes
-from fastconv.parameter import Parameter
+from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -178,12 +178,7 @@ class Layer:
 
     def set_weights(self, weights: "Sequence[np.ndarray]") -> None:
         """Copy the values in, in the order of `get_weights`."""
-        if len(weights) != len(self.parameters):
-            raise ValueError(
-                f"{self.name} has {len(self.parameters)} parameters, not {len(weights)}"
-            )
-        for parameter, value in zip(self.parameters, weights, strict=True):
-            parameter.assign(value)
+        assign_all(self.parameters, weights, self.name)
 
     def count_params(self) -> int:
         return sum(parameter.value.size for parameter in self.parameters)

@@ -212,7 +212,10 @@ def check_labels(y: Any, output: Shape, what: str) -> np.ndarray:
 
 def real_array(x: Any, what: str) -> np.ndarray:
     """``x`` as a C-contiguous array of real numbers in native byte order; copies only if needed."""
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{what} must be an array of real numbers: {error}") from error
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{what} must be real numbers, not {x.dtype}")
     if x.ndim == 0:

@@ -13,12 +13,13 @@ from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
-from fastconv.parameter import Parameter, total
+from fastconv.losses import real_array
+from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
 PLANS = 8  # plans kept per model: purposes times spatial sizes
-PREDICT_BATCH = 128
+BATCH, PREDICT_BATCH = 32, 128  # where none is named
 
 Arrays = np.ndarray | list[np.ndarray]
 
@@ -30,7 +31,8 @@ class ForwardPass:
     at once. The memory goes back to the model when the pass is dropped.
     """
 
-    def __init__(self, plan: Plan, running: RunningPass) -> None:
+    def __init__(self, graph: Graph, plan: Plan, running: RunningPass) -> None:
+        self._graph = graph
         self._plan = plan
         self._running: RunningPass | None = running
 
@@ -129,17 +131,8 @@ class Model:
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Copy the values in, in the order of `get_weights`."""
-        parameters = self.parameters()
-        if len(weights) != len(parameters):
-            raise ValueError(f"{self.name} has {len(parameters)} parameters, not {len(weights)}")
         with self._lock:
-            for parameter, value in zip(parameters, weights, strict=True):
-                if np.shape(value) != parameter.shape:  # before anything is changed
-                    raise ValueError(
-                        f"{parameter.name} has shape {parameter.shape}, not {np.shape(value)}"
-                    )
-            for parameter, value in zip(parameters, weights, strict=True):
-                parameter.assign(value)
+            assign_all(self.parameters(), weights, self.name)
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers: output shapes, parameters, what each reads."""
@@ -218,7 +211,7 @@ class Model:
                 running.read(entry, rows, None, n)
             running.forward(n, self.seed, backend.next_seed() if training else 0)
             outputs = [running.array(value).copy() for value in plan.outputs]
-        return self._like_outputs(outputs), ForwardPass(plan, running)
+        return self._like_outputs(outputs), ForwardPass(self.graph, plan, running)
 
     def backward(self, handle: ForwardPass, dy: Any, accumulate: bool = False) -> Arrays:
         """Gradients from those at the outputs.
@@ -240,6 +233,8 @@ class Model:
         """
         if not isinstance(handle, ForwardPass):
             raise ValueError(f"backward needs the pass of forward, not {type(handle).__name__}")
+        if handle._graph is not self.graph:
+            raise ValueError(f"the pass is not one of {self.name} as it is now; run forward again")
         plan = handle._plan
         n = 0 if handle._running is None else handle._running.n
         names = output_names(self.graph)
@@ -247,7 +242,7 @@ class Model:
         for name, value, gradient in zip(
             names, plan.outputs, data.as_list(dy, names, "dy"), strict=True
         ):
-            gradient = np.asarray(gradient)
+            gradient = real_array(gradient, f"dy for {name}")
             if n and gradient.shape != (n, *value.shape):
                 raise ValueError(
                     f"dy for {name} must have the shape {(n, *value.shape)}, not {gradient.shape}"
@@ -281,7 +276,7 @@ class Model:
         self._build_for(x)
         arrays = self._inputs(x)
         n = data.length(arrays, "x")
-        batch = min(n, shapes.integer(batch_size or PREDICT_BATCH, "batch_size"))
+        batch = min(n, _batch_size(batch_size, PREDICT_BATCH))
         with self._lock:
             plan, _ = self._plan("predict", arrays)
             running = plan.borrow(batch)
@@ -372,7 +367,7 @@ class Model:
         self,
         x: Any,
         y: Any,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
         validation_split: float = 0.0,
@@ -386,7 +381,9 @@ class Model:
         x : array (n, *shape), or a list (dict) of them, one per input
             Any real dtype; bytes stay bytes in memory.
         y : array, or a list (dict) of them, one per output
-        batch_size, epochs : int
+        batch_size : int, optional
+            Samples of a step; 32 where it is not named.
+        epochs : int
         verbose : 0, 1, 2 or "auto"
             Silent, a bar, or a line per epoch.
         validation_split : float
@@ -401,7 +398,7 @@ class Model:
             ``history["loss"]`` and so on, a number per epoch.
         """
         verbose = progress.check_verbose(verbose)
-        batch_size = shapes.integer(batch_size, "batch_size")
+        batch_size = _batch_size(batch_size, BATCH)
         epochs = shapes.integer(epochs, "epochs", 0)
         self._build_for(x)
         compiled = self._need_compiled()
@@ -505,13 +502,13 @@ class Model:
         self,
         x: Any,
         y: Any,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: Any = "auto",
         return_dict: bool = False,
     ) -> Any:
         """The loss and metrics on x and y: a number, [loss, metrics…], or a dict."""
         verbose = progress.check_verbose(verbose)
-        batch_size = shapes.integer(batch_size, "batch_size")
+        batch_size = _batch_size(batch_size, BATCH)
         self._build_for(x)
         inputs, targets = self._pairs(x, y)
         with self._lock:
@@ -688,6 +685,10 @@ def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
     from fastconv.saving import read_model
 
     return read_model(path, {"Sequential": Sequential, "Model": Model}, compile)
+
+
+def _batch_size(value: Any, default: int) -> int:
+    return default if value is None else shapes.integer(value, "batch_size")
 
 
 def _report(logs: dict[str, float], as_dict: bool) -> Any:

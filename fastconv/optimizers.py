@@ -29,7 +29,7 @@ class Optimizer:
         self.iterations = 0
         self._segments: update.Segments | None = None
         self._parameters: list[Parameter] = []
-        self._state: dict[str, dict[str, np.ndarray]] = {}
+        self._state: dict[Parameter, dict[str, np.ndarray]] = {}
 
     def build(self, parameters: Sequence[Parameter]) -> None:
         """Make the state for these parameters; the same ones may be given again."""
@@ -37,14 +37,14 @@ class Optimizer:
             return
         self._parameters = list(parameters)
         for parameter in parameters:
-            if parameter.name not in self._state:
-                self._state[parameter.name] = {
+            if parameter not in self._state:
+                self._state[parameter] = {
                     key: np.zeros_like(parameter.value) for key in self.states
                 }
         self._segments = update.Segments(
             [parameter.value for parameter in parameters],
             [parameter.grad for parameter in parameters],
-            *([self._state[p.name][key] for p in parameters] for key in self.states),
+            *([self._state[p][key] for p in parameters] for key in self.states),
         )
 
     def apply(self) -> None:
@@ -59,12 +59,12 @@ class Optimizer:
         """The fused pass."""
         raise NotImplementedError(f"{type(self).__name__} must define update")
 
-    def variables(self) -> dict[str, np.ndarray]:
-        """The state by name, ``<parameter>/<state>``: the live arrays."""
+    def variables(self, parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
+        """The state that there is for these, by name, ``<parameter>/<state>``: the live arrays."""
         return {
-            f"{parameter}/{key}": array
-            for parameter, arrays in self._state.items()
-            for key, array in arrays.items()
+            f"{parameter.name}/{key}": array
+            for parameter in parameters
+            for key, array in self._state.get(parameter, {}).items()
         }
 
     def get_config(self) -> dict[str, Any]:

@@ -53,12 +53,16 @@ class Parameter:
 
     def assign(self, value: Any) -> None:
         """Copy ``value`` in; its shape must be this parameter's."""
+        self.value[...] = self.checked(value)
+
+    def checked(self, value: Any) -> np.ndarray:
+        """``value`` as an array that fits, or a ValueError that names this parameter."""
         value = np.asarray(value)
         if value.dtype.kind not in "fiub":
             raise ValueError(f"{self.name} takes real numbers, not {value.dtype}")
         if value.shape != self.shape:
             raise ValueError(f"{self.name} has shape {self.shape}, not {value.shape}")
-        self.value[...] = value
+        return value
 
     def copy(self, dtype: Any) -> "Parameter":
         """A parameter of the same name with the value in another type, and no gradient yet."""
@@ -69,6 +73,15 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, trainable={self.trainable})"
+
+
+def assign_all(parameters: Sequence[Parameter], values: Sequence[Any], who: str) -> None:
+    """Copy a value into each parameter, or into none where one does not fit."""
+    if len(values) != len(parameters):
+        raise ValueError(f"{who} has {len(parameters)} parameters, not {len(values)}")
+    arrays = [p.checked(value) for p, value in zip(parameters, values, strict=True)]
+    for parameter, array in zip(parameters, arrays, strict=True):
+        parameter.value[...] = array
 
 
 def total(parameters: Sequence[Parameter]) -> int:

@@ -22,11 +22,12 @@ import numpy as np
 from fastconv._native import elementwise
 from fastconv._native.step import ALIGNMENT, Extent, Pass, Program, PythonStep, Step
 from fastconv.graph import Graph
-from fastconv.layer import Frame, Node, Tensor
+from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.input import InputLayer
 from fastconv.parameter import Parameter
 from fastconv.shapes import known as known_shape
+from fastconv.shapes import shape_text
 
 FOREVER = 1 << 30  # a step that no plan reaches
 
@@ -380,6 +381,7 @@ class Plan:
             b.tensor = node.output
             frame.output = node.layer.forward(b, frame).shared()
             b.tensor = None
+            _agree(node.layer, "forward", frame.output, known[node.output])
             values[node.output] = frame.output
         self.outputs = [values[tensor] for tensor in graph.outputs]
         gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
@@ -429,10 +431,17 @@ class Plan:
                 self.input_gradients[graph.inputs.index(node.output)] = dy
                 continue
             frame = frames[node]
-            for tensor, need, dx in zip(
-                node.inputs, frame.needs, node.layer.backward(b, frame, dy), strict=True
+            given_back = node.layer.backward(b, frame, dy)
+            if len(given_back) != len(node.inputs):
+                raise ValueError(
+                    f"{node.layer.name}: backward returns {len(given_back)} gradients for "
+                    f"{len(node.inputs)} inputs"
+                )
+            for tensor, x, need, dx in zip(
+                node.inputs, frame.inputs, frame.needs, given_back, strict=True
             ):
                 if need and dx is not None:
+                    _agree(node.layer, "backward", dx, x.shape)
                     parts[tensor].append(dx)
 
     # -- memory -------------------------------------------------------------------------------
@@ -544,6 +553,14 @@ def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:
     assert buffer is not None
     buffer.touch(0)  # read into the pass before the first step
     return Input(value, b.external(), b.external(), labels)
+
+
+def _agree(layer: Layer, method: str, value: Value, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(
+            f"{layer.name}: {method} returns a tensor of shape {shape_text(value.shape)} where "
+            f"{shape_text(shape)} is due"
+        )
 
 
 def _wants_gradient(graph: Graph, inputs: bool) -> set[Tensor]:

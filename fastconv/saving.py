@@ -105,7 +105,7 @@ def _write(model: "Model", file: IO[bytes]) -> None:
             # state that no update has needed yet is made now, so that a file always has it whole
             model.optimizer.build([p for p in model.parameters() if p.trainable])
             iterations = np.array(model.optimizer.iterations, np.int64)
-            state = {**model.optimizer.variables(), ITERATIONS: iterations}
+            state = {**model.optimizer.variables(model.parameters()), ITERATIONS: iterations}
             _add(archive, OPTIMIZER, _to_tensors(state))
 
 
@@ -257,9 +257,9 @@ def _restore_optimizer(model: "Model", state: dict[str, np.ndarray]) -> None:
     if iterations is None or iterations.shape or iterations.dtype != np.int64 or iterations < 0:
         raise ValueError(f"{OPTIMIZER} does not say how many updates were made")
     updated = {name.rpartition("/")[0] for name in state}  # <parameter>/<state>
-    optimizer = model.optimizer
-    optimizer.build([p for p in model.parameters() if p.trainable or p.name in updated])
-    _copy(state, optimizer.variables(), OPTIMIZER)
+    optimizer, parameters = model.optimizer, model.parameters()
+    optimizer.build([p for p in parameters if p.trainable or p.name in updated])
+    _copy(state, optimizer.variables(parameters), OPTIMIZER)
     optimizer.iterations = int(iterations)
 
 

@@ -186,9 +186,12 @@ def output_names(graph: Graph) -> list[str]:
     """The outputs' layer names, numbered where a layer makes several."""
     names: list[str] = []
     for tensor in graph.outputs:
-        name = tensor.node.layer.name
-        count = sum(n == name or n.startswith(f"{name}_") for n in names)
-        names.append(f"{name}_{count}" if name in names else name)
+        name = unique = tensor.node.layer.name
+        number = 0
+        while unique in names:
+            number += 1
+            unique = f"{name}_{number}"
+        names.append(unique)
     return names
 
 

@@ -168,6 +168,12 @@ def test_arrays_that_users_hold_are_theirs():
         assert view is parameter.value
 
 
+def test_a_batch_size_of_none_is_keras_default():
+    model, (x, y) = compiled(), toy_data(40)
+    assert model.fit(x, y, batch_size=None, verbose=0).params["steps"] == 2
+    assert model.evaluate(x, y, batch_size=None, verbose=0) == model.evaluate(x, y, verbose=0)
+
+
 def test_input_arrays_are_not_kept():
     model = compiled()
     x, y = toy_data(8)
@@ -260,6 +266,15 @@ def test_functional_model_with_several_inputs_and_outputs():
     first, second = model.predict([x["left"], x["right"]])
     assert first.shape == (40, 3)
     assert second.shape == (40, 1)
+
+
+def test_outputs_of_one_layer_have_names_of_their_own():
+    x = fc.Input((2,))
+    one, other = layers.Dense(2, name="d"), layers.Dense(2, name="d_2")
+    model = fc.Model(x, [one(x), other(x), one(other(x)), one(one(x))])
+    model.compile("sgd", "mse")
+    logs = model.evaluate(np.ones((1, 2)), [np.ones((1, 2))] * 4, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "d_loss", "d_2_loss", "d_1_loss", "d_3_loss"]
 
 
 def test_symbolic_spatial_sizes():
@@ -362,6 +377,31 @@ def test_own_layer_writes_into_a_concatenation():
     np.testing.assert_allclose(model.predict(data), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"output_shape": lambda self, shape: (7,)}, "forward returns .* 3.* where .* 7"),
+        ({"backward": lambda self, b, frame, dy: []}, "backward returns 0 gradients"),
+        ({"backward": lambda self, b, frame, dy: [b.value((4,))]}, "backward returns .* 4"),
+    ],
+)
+def test_an_own_layer_that_contradicts_itself_is_named(method, words):
+    x = fc.Input((3,))
+    own = type("Contrary", (Square,), method)(name="contrary")
+    with pytest.raises(ValueError, match=f"contrary: {words}"):
+        fc.Model(x, own(x)).forward(np.ones((2, 3)))
+
+
+def test_the_first_layer_has_no_input_gradient():
+    model = compiled()
+    x, y = toy_data(8)
+    model.train_on_batch(x, y)
+    plan, _ = model._plan("fit", [x])
+    steps = [type(step).__name__ for step in plan.backward.steps]
+    assert steps.count("ConvWeightGradient") == 4
+    assert steps.count("ConvInputGradient") == 3
+
+
 def test_an_error_in_an_own_layer_reaches_the_user():
     class Broken(Square):
         def _forward(self, arrays, training):
@@ -371,6 +411,19 @@ def test_an_error_in_an_own_layer_reaches_the_user():
     model = fc.Model(x, Broken()(x))
     with pytest.raises(RuntimeError, match="on purpose"):
         model.predict(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("of", ["model", "layer"])
+def test_weights_are_set_all_or_none(of):
+    model = small_net()
+    target = model if of == "model" else model.layers[-1]
+    before = target.get_weights()
+    wrong = [np.zeros_like(value) for value in before]
+    wrong[-1] = wrong[-1].astype(str)
+    with pytest.raises(ValueError, match="real numbers"):
+        target.set_weights(wrong)
+    for a, b in zip(before, target.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_summary_and_counts(capsys):
@@ -458,6 +511,22 @@ BAD = {
     "dy shape": (
         lambda: (lambda m: m.backward(m.forward(X)[1], np.ones((8, 5))))(small_net()),
         r"\(8, 4\)",
+    ),
+    "dy complex": (
+        lambda: (lambda m: m.backward(m.forward(X)[1], np.ones((8, 4), complex)))(small_net()),
+        "complex",
+    ),
+    "pass of another": (
+        lambda: small_net().backward(small_net().forward(X)[1], np.ones((8, 4))),
+        "pass",
+    ),
+    "predict's batch size": (lambda: compiled().predict(X, batch_size=0), "batch_size"),
+    "rows of two lengths": (lambda: compiled().predict([[1, 2], [3]]), "x for input"),
+    "pool window": (
+        lambda: fc.Sequential(
+            [fc.Input((300, 300, 1)), layers.MaxPooling2D(300, name="wide")]
+        ).forward(np.ones((1, 300, 300, 1))),
+        "wide: a window of 90000 pixels",
     ),
     "weights": (lambda: small_net().set_weights([np.ones(3)]), "parameters"),
     "layer name": (lambda: small_net().get_layer("dens"), "did you mean"),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
+MOST_TAPS = 1 << 16  # the winner's place is kept in 16 bits
+
 
 class MaxPooling2D(_Pooling):
     """The largest value of each window, channel by channel: ``y[o] = max_{t ∈ window} x[o·s + t]``.
@@ -31,6 +33,11 @@ class MaxPooling2D(_Pooling):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
+        if b.keep and prod(self.pool_size) > MOST_TAPS:
+            raise ValueError(
+                f"{self.name}: a window of {prod(self.pool_size)} pixels is too large to train "
+                f"with, at most {MOST_TAPS} are possible"
+            )
         winner = b.buffer(prod(y.shape), itemsize=2) if b.keep else -1
         frame.saved.winner = winner
         geometry = self.geometry(x, x.stride, y.stride)
