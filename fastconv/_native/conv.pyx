@@ -31,7 +31,7 @@ from libc.string cimport memcpy
 from fastconv._native.dispatch cimport (
     f32, f64, fc_walk, flush_denormals_on, flush_denormals_restore, real,
 )
-from fastconv._native.step cimport Context, Step, team
+from fastconv._native.step cimport FMAS, Context, Step, team
 
 from fastconv._native.step import Extent
 
@@ -615,7 +615,7 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     task.pixels = c.n * s.count[0] * s.count[1] * s.count[2]
     if task.pixels == 0:
         return
-    threads = team(c, 2.0 * task.pixels * (s.taps + 1) * g.depth * g.width * g.groups)
+    threads = team(c, task.pixels * (s.taps + 1) * g.depth * g.width * g.groups / <double> FMAS)
     task.tiles = ceil_div(task.pixels, mr)
     panels = ceil_div(g.width, gather_nr(x))
     # as many taps as a panel's share of the cache and the list of pointers allow
@@ -1005,7 +1005,7 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
     cdef int threads
     pixels = c.n * o.out[0] * o.out[1] * o.out[2]
     units = outer_units(o, x)
-    threads = team(c, 2.0 * pixels * size)
+    threads = team(c, pixels * size / <double> FMAS)
     slices = min(units, ceil_div(4 * threads, pieces))
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
