@@ -9,6 +9,15 @@ enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Unrolls the loop that follows, up to n times: a tile lives in registers only where every index
+ * into it is a constant. clang takes gcc's pragma without a word and does nothing. */
+#ifdef __clang__
+#define UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL(n) UNROLL_PRAGMA(GCC unroll n)
+#define UNROLL_PRAGMA(text) _Pragma(#text)
+#endif
+
 /* Four numbers, for the 4 × 4 transposes of packing. */
 typedef real quad __attribute__((vector_size(4 * sizeof(real))));
 typedef real quad_any
@@ -101,9 +110,9 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
     vec sum[GATHER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
 
-#pragma GCC unroll 16
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 2
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
         for (int v = 0; v < nv; v++) {
             const real *start = accumulate ? y[r] + v * VLEN : bias ? bias + v * VLEN : NULL;
             if (!start)
@@ -113,35 +122,37 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
             else
                 sum[r][v] = v_load(start);
         }
+    }
 
     /* fetch the lines that will be written while the sums run */
-#pragma GCC unroll 16
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 2
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
         for (int v = 0; v < nv; v++)
             __builtin_prefetch(y[r] + v * VLEN, 1);
+    }
 
     for (ptrdiff_t t = 0; t < taps; t++) {
         const real *const *xt = x + t * GATHER_MR;
         const real *wt = w[t];
         for (ptrdiff_t i = 0; i < ic; i++, wt += w_stride) {
             vec wv[2];
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int v = 0; v < nv; v++)
                 wv[v] = v_load(wt + v * VLEN);
-#pragma GCC unroll 16
+            UNROLL(16)
             for (int r = 0; r < m; r++) {
                 const vec a = v_set1(xt[r][i]);
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int v = 0; v < nv; v++)
                     sum[r][v] = v_fma(a, wv[v], sum[r][v]);
             }
         }
     }
 
-#pragma GCC unroll 16
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 2
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
         for (int v = 0; v < nv; v++) {
             const vec a = activate(sum[r][v], activation, slope);
             if (v == nv - 1 && last < VLEN)
@@ -149,6 +160,7 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
             else
                 v_store(y[r] + v * VLEN, a);
         }
+    }
 }
 
 /* y[r][0..n) (+)= bias + Σ_t Σ_i x[t][r][i] · w[t][i][0..n), then the activation.
@@ -201,15 +213,16 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
     const ptrdiff_t x_step = walk->x_step[2], dy_step = walk->dy_step[2];
 
-#pragma GCC unroll 16
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 2
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
         for (int v = 0; v < nv; v++) {
             const real *start = dw + r * dw_stride + v * VLEN;
             sum[r][v] = !accumulate                  ? v_zero()
                         : v == nv - 1 && last < VLEN ? v_load_tail(start, last)
                                                      : v_load(start);
         }
+    }
 
     for (ptrdiff_t plane = 0; plane < walk->count[0]; plane++)
         for (ptrdiff_t row = 0; row < walk->count[1]; row++) {
@@ -217,23 +230,23 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
             const real *dyp = dy + plane * walk->dy_step[0] + row * walk->dy_step[1];
             for (ptrdiff_t p = 0; p < walk->count[2]; p++, xp += x_step, dyp += dy_step) {
                 vec g[2];
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int v = 0; v < nv; v++)
                     g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
                                                       : v_load(dyp + v * VLEN);
-#pragma GCC unroll 16
+                UNROLL(16)
                 for (int r = 0; r < m; r++) {
                     const vec a = v_set1(xp[r]);
-#pragma GCC unroll 2
+                    UNROLL(2)
                     for (int v = 0; v < nv; v++)
                         sum[r][v] = v_fma(a, g[v], sum[r][v]);
                 }
             }
         }
 
-#pragma GCC unroll 16
-    for (int r = 0; r < m; r++)
-#pragma GCC unroll 2
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
         for (int v = 0; v < nv; v++) {
             real *end = dw + r * dw_stride + v * VLEN;
             if (v == nv - 1 && last < VLEN)
@@ -241,6 +254,7 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
             else
                 v_store(end, sum[r][v]);
         }
+    }
 }
 
 /* dw[i][0..n) (+)= Σ_p x[p][i] · dy[p][0..n), i < m: the weight gradient of one tap for m ≤ OUTER_MR

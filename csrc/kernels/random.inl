@@ -16,7 +16,7 @@ static void philox_group(uint64_t key, uint64_t block, uint64_t step, uint32_t *
         c2[j] = (uint32_t)step;
         c3[j] = (uint32_t)(step >> 32);
     }
-#pragma GCC unroll 10
+    UNROLL(10)
     for (int round = 0; round < 10; round++) {
         for (int j = 0; j < 16; j++) {
             const uint64_t a = (uint64_t)0xD2511F53u * c0[j], b = (uint64_t)0xCD9E8D57u * c2[j];
