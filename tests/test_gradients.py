@@ -6,7 +6,7 @@ from cases import CASES
 from gradient_check import away_from, directional_check, spread
 
 import fastconv as fc
-from fastconv import layers, losses
+from fastconv import activations, layers, losses
 from fastconv.layer import REGISTRY
 
 
@@ -71,6 +71,29 @@ def test_every_layer_has_a_case():
     assert public - used == set()
 
 
+class OwnSoftmax(layers.Layer):
+    """A user's own, which has an activation and does not ask it for the gradient."""
+
+    activation = activations.SOFTMAX
+
+    def output_shape(self, shape):
+        return shape
+
+    def forward(self, b, frame):
+        y = b.value(frame.inputs[0].shape)
+        self.activation.forward(b, frame.inputs[0], y)
+        return y
+
+    def backward(self, b, frame, dy):
+        dx = b.value(dy.shape)
+        b.python(self._backward, reads=[frame.output, dy], writes=[dx])
+        return [dx]
+
+    def _backward(self, arrays, training):
+        y, dy, dx = arrays
+        dx[...] = y * (dy - (y * dy).sum(-1, keepdims=True))
+
+
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -87,6 +110,7 @@ LOSSES = [
     ("sparse_categorical_crossentropy", "softmax then more", "labels"),
     # one that it swallows, after an activation that it must not
     ("sparse_categorical_crossentropy", "tanh then softmax", "labels"),
+    ("sparse_categorical_crossentropy", "tanh then own", "labels"),
 ]
 
 
@@ -101,6 +125,8 @@ def test_loss_gradients(loss, ending, kind, shape):
         y = layers.Rescaling(0.9, 0.02)(y)
     if ending == "tanh then softmax":
         y = layers.Softmax()(layers.Reshape(y.shape)(layers.Rescaling(1.5)(y)))
+    if ending == "tanh then own":
+        y = OwnSoftmax()(y)
     model = fc.Model(x, y)
     model.compile(fc.optimizers.SGD(0.0), loss=loss, metrics=["accuracy"])
     data = rng.standard_normal((5, *shape))
