@@ -180,7 +180,7 @@ class Builder:
         if value.contiguous:
             return value
         copy = self.value(value.shape)
-        self._copy(value, copy)
+        self.copy(value, copy)
         return copy
 
     def buffer(self, per_sample: int, fixed: int = 0, itemsize: int = 0) -> int:
@@ -284,9 +284,10 @@ class Builder:
 
         self.emit(PythonStep(run, views, *touched))
         for whole, part in slices:
-            self._copy(whole, part)
+            self.copy(whole, part)
 
-    def _copy(self, x: Value, y: Value) -> None:
+    def copy(self, x: Value, y: Value) -> None:
+        """Emit y = x, for tensors of one shape."""
         self.emit(elementwise.Copy(x.pixels, x.channels, x.slot, x.stride, y.slot, y.stride))
 
     def _check(self, step: Step, extent: Any, slot: Slot, buffer: Buffer) -> None:

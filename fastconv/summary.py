@@ -1,5 +1,6 @@
 """The table that `Model.summary` prints."""
 
+from fastconv.files import size_text
 from fastconv.graph import Graph
 from fastconv.layer import Node
 from fastconv.shapes import shape_text
@@ -37,7 +38,7 @@ def summary(name: str, kind: str, graph: Graph) -> str:
             rule,
             *map(line, rows),
             rule,
-            f"Parameters: {trainable + frozen:,} ({_bytes(size)}), trainable {trainable:,}, "
+            f"Parameters: {trainable + frozen:,} ({size_text(size)}), trainable {trainable:,}, "
             f"other {frozen:,}",
         ]
     )
@@ -49,11 +50,3 @@ def _row(node: Node, seen: set[int], chain: bool) -> list[str]:
     seen.add(id(layer))
     row = [f"{layer.name} ({type(layer).__name__})", shape_text(node.output.shape), count]
     return row if chain else [*row, ", ".join(t.node.layer.name for t in node.inputs)]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GB"

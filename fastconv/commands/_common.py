@@ -1,4 +1,4 @@
-"""What the commands share: argument types, and how they print sizes, fields and tables."""
+"""What the commands share: argument types, and how they print fields and tables."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -9,15 +9,6 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
-
-
-def byte_text(size: float) -> str:
-    """A number of bytes as people read it."""
-    for unit in ("bytes", "KB", "MB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GB"
 
 
 def fields(rows: Iterable[tuple[str, str]]) -> list[str]:

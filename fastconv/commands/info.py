@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv.commands._common import byte_text, fields
+from fastconv.commands._common import fields
+from fastconv.files import size_text
 
 SUMMARY = "show what this build runs on, or what a file holds"
 EXAMPLES = """examples:
@@ -42,7 +43,7 @@ def _model(path: str) -> list[str]:
     from fastconv.model import load_model
 
     model = load_model(path)
-    words = [f"{path}: a model of fastconv, {byte_text(os.path.getsize(path))}", ""]
+    words = [f"{path}: a model of fastconv, {size_text(os.path.getsize(path))}", ""]
     model.summary(print_fn=words.append)
     settings = model.compile_config()
     if settings is None:
@@ -77,9 +78,9 @@ def _onnx(path: str) -> list[str]:
         ("inputs", tensors(found.inputs)),
         ("outputs", tensors(found.outputs)),
         ("operators", ", ".join(operators)),
-        ("parameters", f"{found.parameters:,} ({byte_text(found.parameter_bytes)})"),
+        ("parameters", f"{found.parameters:,} ({size_text(found.parameter_bytes)})"),
     ]
-    words = [f"{path}: an ONNX network, {byte_text(os.path.getsize(path))}", *fields(rows)]
+    words = [f"{path}: an ONNX network, {size_text(os.path.getsize(path))}", *fields(rows)]
     try:
         told = _metadata(decode(found.metadata))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import shapes
-from fastconv._native import elementwise
 from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
@@ -69,7 +68,7 @@ class Concatenate(Layer):
         y = b.output(shape) if self.along_channels([shape]) else b.value(shape)
         for x, part in zip(inputs, self._parts(b, inputs, y), strict=True):
             if not b.same_place(x, part):
-                _copy(b, self._rows(b, x), part)
+                b.copy(self._rows(b, x), part)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
@@ -80,7 +79,7 @@ class Concatenate(Layer):
             frame.inputs, self._parts(b, frame.inputs, b.contiguous(dy)), strict=True
         ):
             dx = b.value(x.shape)
-            _copy(b, part, self._rows(b, dx))
+            b.copy(part, self._rows(b, dx))
             grads.append(dx)
         return grads
 
@@ -115,7 +114,3 @@ def _joined_elements(parts: "list[OnnxTensor]") -> np.ndarray | None:
     starts = np.cumsum([0, *(shapes.elements(x.shape) for x in parts)])
     places = [x.permute(np.arange(shapes.elements(x.shape))) for x in parts]
     return np.concatenate([own + start for own, start in zip(places, starts, strict=False)])
-
-
-def _copy(b: "Builder", x: "Value", y: "Value") -> None:
-    b.emit(elementwise.Copy(x.pixels, x.channels, x.slot, x.stride, y.slot, y.stride))

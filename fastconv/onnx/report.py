@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fastconv.files import size_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
@@ -63,7 +65,7 @@ class ExportReport(Proof):
         )
         batches = ", ".join(map(str, self.batch_sizes))
         rows = [
-            ("file", f"{self.path} ({_size(self.size_bytes)}, {self.parameters:,} parameters)"),
+            ("file", f"{self.path} ({size_text(self.size_bytes)}, {self.parameters:,} parameters)"),
             ("format", f"ONNX opset {self.opset}, IR {self.ir_version}"),
             *(("input", f"{name} {_shape(shape)}") for name, shape in self.inputs.items()),
             *(("output", f"{name} {_shape(shape)}") for name, shape in self.outputs.items()),
@@ -74,12 +76,6 @@ class ExportReport(Proof):
             ("float32 itself", f"{self.float32_error:.2g} away from float64"),
         ]  # fmt: skip
         return "\n".join(f"{key:<15} {value}" for key, value in rows)
-
-
-def _size(size: int) -> str:
-    if size < 1 << 20:
-        return f"{size / 1024:.1f} KiB"
-    return f"{size / (1 << 20):.1f} MiB"
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
