@@ -113,6 +113,16 @@ class Model:
         by_name = {layer.name: layer for layer in self.layers}
         return by_name[shapes.choice(name, by_name, "layer")]
 
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer's parameters are trained; setting it sets every layer's."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = bool(value)
+
     def parameters(self) -> list[Parameter]:
         """All parameters: each has ``name``, ``value``, ``grad`` and ``trainable``."""
         return self.graph.parameters

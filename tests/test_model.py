@@ -315,6 +315,18 @@ def test_frozen_layers_stay():
         assert np.array_equal(a, b) == (i < frozen), i
 
 
+def test_a_frozen_model_stays():
+    model = compiled()
+    before = model.get_weights()
+    model.trainable = False
+    model.fit(*toy_data(), verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    model.trainable = True
+    model.fit(*toy_data(), verbose=0)
+    assert not np.array_equal(before[0], model.get_weights()[0])
+
+
 class Square(layers.Layer):
     """A user's own layer: y = scale · x², in numpy, as a Python step."""
 
