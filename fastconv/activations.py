@@ -146,7 +146,7 @@ def get(identifier: Any) -> Activation:
     if isinstance(identifier, dict):
         config = dict(identifier)
         name = shapes.choice(config.pop("name", None), NAMES, "activation")
-        return Activation(name, **{k: shapes.real(v, k) for k, v in config.items()})
+        return Activation(name, **{k: shapes.real(v, k, 0) for k, v in config.items()})
     return NAMES[shapes.choice(identifier, NAMES, "activation")]
 
 

@@ -28,7 +28,11 @@ def as_list(value: Any, names: Sequence[str], what: str) -> list[Any]:
             raise ValueError(f"{what} lacks {', '.join(missing)}")
         return [value[name] for name in names]
     if len(names) == 1:
-        if isinstance(value, (list, tuple)) and len(value) == 1 and np.ndim(value[0]) > 1:
+        if (
+            isinstance(value, (list, tuple))
+            and len(value) == 1
+            and (np.ndim(value[0]) > 1 or (isinstance(value[0], np.ndarray) and value[0].ndim))
+        ):
             return list(value)
         return [value]
     if not isinstance(value, (list, tuple)) or len(value) != len(names):

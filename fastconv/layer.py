@@ -125,8 +125,11 @@ class Layer:
         shapes.elements(shape, f"{self.name}/{name}")
         full_name = f"{self.name}/{name}"
         given = _given.get()
-        value = initializer(shape) if given is None else _take(given, full_name, shape)
-        parameter = Parameter(full_name, value, trainable, self)
+        try:
+            value = initializer(shape) if given is None else _take(given, full_name, shape)
+            parameter = Parameter(full_name, value, trainable, self)
+        except MemoryError:
+            raise ValueError(f"{full_name} of shape {shape} does not fit into memory") from None
         self.parameters.append(parameter)
         return parameter
 

@@ -370,6 +370,8 @@ class Model:
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `compile_config` says."""
         self.seed = shapes.integer(config["seed"], "seed", 0)
+        if self.seed >= 1 << 64:
+            raise ValueError(f"seed must be below 2^64, not {self.seed}")
         self.compile(config["optimizer"], config["loss"], config["metrics"], config["loss_weights"])
         self.optimizer.build(self._trainable())
 

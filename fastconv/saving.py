@@ -39,6 +39,7 @@ PARAMETERS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 REQUIRED = (METADATA, CONFIG, PARAMETERS)
 MAX_JSON = 1 << 26  # bytes; the largest graphs take a few hundred kilobytes
 ITERATIONS = "iterations"
+MAX_ITERATIONS = 1 << 40  # what the optimizers count to
 CLASSES = ("Sequential", "Model")
 
 # what the zip reader raises on damage, apart from ValueError
@@ -254,7 +255,12 @@ def _described(what: str) -> Iterator[None]:
 def _restore_optimizer(model: "Model", state: dict[str, np.ndarray]) -> None:
     """Copy the optimizer's state in, once it has been made for the parameters that have one."""
     iterations = state.pop(ITERATIONS, None)
-    if iterations is None or iterations.shape or iterations.dtype != np.int64 or iterations < 0:
+    if (
+        iterations is None
+        or iterations.shape
+        or iterations.dtype != np.int64
+        or not (0 <= iterations < MAX_ITERATIONS)
+    ):
         raise ValueError(f"{OPTIMIZER} does not say how many updates were made")
     updated = {name.rpartition("/")[0] for name in state}  # <parameter>/<state>
     optimizer, parameters = model.optimizer, model.parameters()

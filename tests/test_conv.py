@@ -398,6 +398,12 @@ def test_a_geometry_is_made_once():
         g.__init__(**GOOD)
 
 
+def test_strides_beyond_the_image_cost_nothing():
+    conv.ConvGeometry(
+        in_size=(1, 6, 6), kernel=(1, 2, 2), strides=(1, 10**6, 10**6), channels=1, filters=1
+    )
+
+
 def test_every_tap_has_its_place():
     """Weights that name themselves: dx of a single dy is the flipped kernel at its place."""
     for kernel, strides in itertools.product([(1, 3, 3), (2, 3, 1)], [(1, 1, 1), (2, 2, 3)]):

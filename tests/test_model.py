@@ -519,6 +519,7 @@ BAD = {
     ),
     "reshape": (lambda: layers.Reshape((5, 5))(fc.Input((4, 4))), "do not fill"),
     "seed": (lambda: fc.set_random_seed(-1), "seed"),
+    "memory": (lambda: layers.Dense(2**23)(fc.Input((2**24,))), "dense.*does not fit into memory"),
     "floatx": (lambda: fc.set_floatx("float16"), "float32"),
     "dy shape": (
         lambda: (lambda m: m.backward(m.forward(X)[1], np.ones((8, 5))))(small_net()),

@@ -257,7 +257,8 @@ cdef class ConvGeometry:
     def _lay_out(self):
         """The lattices and rectangles: where each tap reads."""
         taps = list(itertools.product(*map(range, self.kernel)))
-        cdef Py_ssize_t phases = math.prod(self.strides), count = len(taps)
+        # phases past the image have no pixels
+        cdef Py_ssize_t phases = math.prod(map(min, self.strides, self.in_size)), count = len(taps)
         self.phases = <Lattice *> calloc(phases, sizeof(Lattice))
         self.order = <Py_ssize_t *> calloc(count, sizeof(Py_ssize_t))
         self.seen = <Rectangle *> calloc(count, sizeof(Rectangle))
@@ -300,7 +301,8 @@ cdef class ConvGeometry:
 
     def _lay_out_phases(self, taps, before):
         place = 0
-        for p, phase in enumerate(itertools.product(*map(range, self.strides))):
+        for p, phase in enumerate(itertools.product(
+                *map(range, map(min, self.strides, self.in_size)))):
             shifts = []
             for t in reversed(range(len(taps))):    # backwards: the gather reads upwards
                 reach = [q + b - k * d for q, b, k, d

@@ -79,13 +79,13 @@ cdef class PythonStep(Step):
         self.function(arrays, bool(c.training), bool(c.accumulate))
 
 
-_raised = []  # what a step raised, until the program has stopped
+_raised = {}  # what a step of each pass raised, until its program has stopped
 
 
 cdef void fail(Context *c, object error) noexcept:
     """Stop the program after this step; its ``run`` raises ``error``."""
     c.failed = 1
-    _raised.append(error)
+    _raised[<size_t> c] = error
 
 
 cdef _view(void *address, shape, dtype):
@@ -218,7 +218,7 @@ cdef class Pass:
                     break
             flush_denormals_restore(mode)
         if c.failed:
-            raise _raised.pop()
+            raise _raised.pop(<size_t> c)
 
 
 def execute(Step step not None, arrays, Py_ssize_t n, *, bint training=False,

@@ -23,6 +23,8 @@ from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import Tensor
 from fastconv.layers.activation import Activation
+from fastconv.layers.conv2d import Conv2D
+from fastconv.layers.dense import Dense
 from fastconv.node import ExportError, OnnxGraph, OnnxTensor, Scope
 from fastconv.onnx import metadata, proof, rewrites
 from fastconv.onnx import samples as sampling
@@ -254,7 +256,8 @@ def _without_last_activation(graph: Graph) -> Graph:
     outputs = []
     for tensor in copy.outputs:
         layer = tensor.node.layer
-        kind = getattr(getattr(layer, "activation", None), "name", None)
+        ours = isinstance(layer, (Activation, Conv2D, Dense))  # not a user's own attribute
+        kind = layer.activation.name if ours else None
         if kind in PROBABILITIES and isinstance(layer, Activation):
             tensor = tensor.node.inputs[0]
         elif kind in PROBABILITIES:
@@ -262,7 +265,7 @@ def _without_last_activation(graph: Graph) -> Graph:
                 raise ExportError(
                     f'output="logits": the {kind} of {layer.name} is also used inside the network'
                 )
-            layer.activation = LINEAR  # type: ignore[attr-defined]
+            layer.activation = LINEAR
         outputs.append(tensor)
     return Graph(copy.inputs, outputs)
 
