@@ -256,16 +256,17 @@ def _without_last_activation(graph: Graph) -> Graph:
     outputs = []
     for tensor in copy.outputs:
         layer = tensor.node.layer
-        ours = isinstance(layer, (Activation, Conv2D, Dense))  # not a user's own attribute
-        kind = layer.activation.name if ours else None
+        # an attribute of that name in a user's own layer is the user's business
+        ours = layer if isinstance(layer, (Activation, Conv2D, Dense)) else None
+        kind = ours.activation.name if ours else None
         if kind in PROBABILITIES and isinstance(layer, Activation):
             tensor = tensor.node.inputs[0]
-        elif kind in PROBABILITIES:
+        elif ours and kind in PROBABILITIES:
             if readers[tensor] or uses[layer] > 1:
                 raise ExportError(
                     f'output="logits": the {kind} of {layer.name} is also used inside the network'
                 )
-            layer.activation = LINEAR
+            ours.activation = LINEAR
         outputs.append(tensor)
     return Graph(copy.inputs, outputs)
 
