@@ -669,7 +669,7 @@ cdef void pack_task(const Gather *g, const Py_ssize_t *order, Py_ssize_t i, cons
 cdef void pack(const Context *c, const Gather *g, const Py_ssize_t *order, const real *w,
                real *panel) noexcept nogil:
     cdef Py_ssize_t i, tasks = g.groups * ceil_div(g.width, gather_nr(w)) * g.taps
-    for i in prange(tasks, num_threads=team(c, 2.0 * tasks * g.depth * gather_nr(w)),
+    for i in prange(tasks, num_threads=team(c, 1.0 * tasks * g.depth * gather_nr(w)),
                     schedule="static"):
         pack_task(g, order, i, w, panel)
 

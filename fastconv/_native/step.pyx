@@ -15,6 +15,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free
 
@@ -180,11 +181,15 @@ cdef class Pass:
 
     def bind(self, Py_ssize_t slot, array):
         """Slot is a C-contiguous array from outside, kept alive while it is bound."""
+        cdef Py_buffer view
         self._check_slot(slot)
-        if not array.flags.c_contiguous:
-            raise ValueError(f"slot {slot} needs a C-contiguous array")
-        self.c.ptr[slot] = <void *> <size_t> array.ctypes.data
+        try:
+            PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+        except ValueError:
+            raise ValueError(f"slot {slot} needs a C-contiguous array") from None
+        self.c.ptr[slot] = view.buf     # as long as the array lives, which is held here
         self.held[slot] = array
+        PyBuffer_Release(&view)
 
     def unbind(self, Py_ssize_t slot):
         self._check_slot(slot)
