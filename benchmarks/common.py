@@ -242,10 +242,11 @@ def optional_torch() -> Any:
 
 def set_threads(threads: int) -> None:
     """The same number of threads for both sides. The affinity is left as it is."""
+    # PyTorch first: where both find one libgomp, whoever loads it decides how long its threads spin
+    torch = optional_torch()
     import fastconv
 
     fastconv.set_num_threads(threads)
-    torch = optional_torch()
     if torch is not None:
         torch.set_num_threads(threads)
 

@@ -47,13 +47,16 @@ def inputs(
     arrays = []
     for name, shape, value in zip(names, shapes, as_list(x, names, what), strict=True):
         array = readable(real_array(value, f"{what} for {name}"))
+        given = array.shape
         if array.ndim == len(shape) and shape[-1] == 1:
             array = array[..., None]  # images of one channel may come without it
         if array.ndim != len(shape) + 1 or any(
             want not in (None, got) for want, got in zip(shape, array.shape[1:], strict=True)
         ):
-            raise ValueError(f"{what} for {name} must have the shape {shape_text(shape)}, "
-                             f"not {array.shape}")  # fmt: skip
+            hint = "; one sample is a batch of one: x[None]" if len(given) == len(shape) else ""
+            raise ValueError(
+                f"{what} for {name} must have the shape {shape_text(shape)}, not {given}{hint}"
+            )
         arrays.append(array)
     length([*arrays], what)
     return arrays

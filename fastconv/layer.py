@@ -106,6 +106,8 @@ class Layer:
         if unknown:
             options = set(_argument_names(type(self)))
             for argument in unknown:
+                if argument == "input_shape":
+                    raise ValueError("input_shape is not taken: begin with layers.Input(shape)")
                 shapes.choice(argument, sorted(options), f"argument of {type(self).__name__}")
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"a layer's name is a string without '/', not {name!r}")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,24 @@ def test_show_config(capsys, monkeypatch) -> None:
     assert lines["onnx"] == "not installed"
     assert lines["numpy"] == "9.8"
     assert "-ffp-contract=off" in lines["flags"]
+
+
+def test_idle_threads_spin_shortly():
+    """GNU OpenMP says itself what it was told; a user's own choice stands."""
+    if not dispatch.openmp() or "gcc" not in dispatch.compiler():
+        pytest.skip("not a build with GNU OpenMP")
+
+    def told(**choice: str) -> str:
+        env = {
+            k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "import os; import fastconv.layers; print(dict(os.environ))"],
+            env=env | {"OMP_DISPLAY_ENV": "verbose"} | choice, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert ("GOMP_SPINCOUNT" in done.stdout) == ("GOMP_SPINCOUNT" in choice)
+        return re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)[1]
+
+    assert told() == "1000"
+    assert told(GOMP_SPINCOUNT="77") == "77"

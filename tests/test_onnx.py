@@ -597,8 +597,17 @@ def test_the_generator_is_philox_by_its_definition():
 
 def test_bytes_are_guessed_from_a_rescaling():
     x = fc.Input((4, 4, 1))
-    assert sampling.default_range(fc.Model(x, layers.Rescaling(1 / 255)(x)).graph) == (0, 255)
-    assert sampling.default_range(fc.Model(x, layers.ReLU()(x)).graph) == (0, 1)
+    for scale, offset, known in (
+        (1 / 255, 0, (0, 255)),
+        (1 / 16, 0, (0, 16)),
+        (1 / 127.5, -1, (0, 255)),
+        (1 / 255, -0.5, (0, 255)),
+        (-1, 0, None),
+        (1, 0.5, None),
+    ):
+        model = fc.Model(x, layers.Rescaling(scale, offset)(x))
+        assert sampling.known_range(model.graph) == known
+    assert sampling.known_range(fc.Model(x, layers.ReLU()(x)).graph) is None
 
 
 @pytest.mark.parametrize(

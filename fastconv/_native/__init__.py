@@ -10,7 +10,7 @@ choice of the user's own stands.
 import os
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-    os.environ["GOMP_SPINCOUNT"] = "10000"
-    from fastconv._native import dispatch  # noqa: F401
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+    from fastconv._native import split  # noqa: F401  (the first that links OpenMP)
 
     del os.environ["GOMP_SPINCOUNT"]

@@ -26,14 +26,18 @@ def read_samples(
     ValueError
         It is neither an array nor an image, or does not fit the network. The file is named.
     """
-    with open(path, "rb") as file:
-        is_array = file.read(len(NPY_MAGIC)) == NPY_MAGIC
     try:
-        if is_array:
+        if not is_image(path):
             return _array_samples(path, network)
         return _image_sample(path, network, limits or network.input_range or DEFAULT_RANGE, invert)
     except (ValueError, OverflowError, EOFError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is read as an image: whatever is no array."""
+    with open(path, "rb") as file:
+        return file.read(len(NPY_MAGIC)) != NPY_MAGIC
 
 
 # -- arrays -----------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ class Network:
             metadata = decode(props)
             names = metadata.get("class_names")
             self.class_names = None if names is None else [str(name) for name in names]
-            limits = metadata["inputs"][self._input.name]["range"] if "inputs" in metadata else None
+            told = metadata["inputs"][self._input.name] if "inputs" in metadata else {}
+            limits = told.get("range")
             self.input_range = None if limits is None else (float(limits[0]), float(limits[1]))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path}: damaged metadata: {_first_line(error)}") from error

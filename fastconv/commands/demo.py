@@ -106,9 +106,7 @@ def _check_packages(digits: bool) -> None:
     """Say what is missing before, not after, the training."""
     needs = NEEDS | ({"sklearn": "scikit-learn"} if digits else {})
     if missing := [name for module, name in needs.items() if find_spec(module) is None]:
-        raise ImportError(
-            f"the demo also needs {' and '.join(missing)}: pip install 'fastconv[demo]'"
-        )
+        raise ImportError(f"the demo also needs {', '.join(missing)}: pip install 'fastconv[demo]'")
 
 
 def _load(folder: str | None) -> Data:
@@ -214,11 +212,13 @@ def _predict(model: "Sequential", data: Data, history: Any, out: Path, accuracy:
         title=f"{data.title}: test accuracy {100 * accuracy:.2f} %",
     )  # fmt: skip
     figure.savefig(out / "demo.png", dpi=110)
+    # as it was started: not everyone has it on the path
+    program = sys.argv[0] if Path(sys.argv[0]).name == "fastconv" else "fastconv"
     _write_sample(data, out / "digit.png")
     print(
         f"\nDrawn: {out / 'demo.png'}\n"
-        f"Try:   fastconv info {out / 'demo.onnx'}\n"
-        f"       fastconv predict {out / 'demo.onnx'} {out / 'digit.png'}"
+        f"Try:   {program} info {out / 'demo.onnx'}\n"
+        f"       {program} predict {out / 'demo.onnx'} {out / 'digit.png'}"
     )
 
 

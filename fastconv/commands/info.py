@@ -98,8 +98,9 @@ def _metadata(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What an export says of itself, as far as it says it."""
     rows = [(str(key), told[key]) for key in ("version", "layout", "output") if key in told]
     for name, entry in told.get("inputs", {}).items():
-        low, high = entry["range"]
-        rows.append((f"range of {name}", f"{low:g} to {high:g}"))
+        if "range" in entry:
+            low, high = entry["range"]
+            rows.append((f"range of {name}", f"{low:g} to {high:g}"))
     if names := told.get("class_names"):
         rows.append((f"{len(names)} classes", ", ".join(names)))
     if "weights_sha256" in told:

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from fastconv.commands._inputs import label, outside, read_samples
+    from fastconv.commands._inputs import is_image, label, outside, read_samples
     from fastconv.commands._network import Network
 
     network = Network(arguments.model, arguments.output)
@@ -57,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.inputs:
         samples = read_samples(path, network, limits, arguments.invert)
         remark = None if limits else outside(samples, network.input_range)
+        if limits is None and network.input_range is None and is_image(path):
+            remark = "the file does not tell its inputs' range, 0 to 1 is taken; see --range"
         if remark:
             print(f"fastconv: warning: {path}: {remark}", file=sys.stderr)
         outputs = network.run(samples)

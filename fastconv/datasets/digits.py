@@ -37,10 +37,11 @@ def load_data(test_fraction: float = 0.2, seed: int = 0) -> tuple[Split, Split]:
         raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction!r}")
     try:
         from sklearn.datasets import load_digits
-    except ImportError as error:
+    except ImportError:
         raise ImportError(
-            "the digits come with scikit-learn, which is not installed: pip install fastconv[demo]"
-        ) from error
+            "the digits come with scikit-learn, which is not installed: "
+            "pip install 'fastconv[sklearn]'"
+        ) from None
     bunch = load_digits()
     x, y = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)
     train, test = _stratified_split(y, test_fraction, seed)

@@ -82,8 +82,9 @@ def export(
     class_names : sequence of str, optional
         Kept in the metadata; one per channel of the (first) output.
     input_range : (low, high), optional
-        Of the inputs' values, for the metadata and for generated samples. Default: 0 to 255 where
-        the model begins with a Rescaling of bytes, else 0 to 1.
+        Of the inputs' values, for the metadata and for generated samples. Default: what a
+        Rescaling that the model begins with tells (1/255: bytes); else the file says nothing, and
+        samples are made from 0 to 1.
     samples : array or list of arrays, optional
         Real inputs for the proof, as `Model.predict` takes them; the first 16 are used.
     time_cap : float
@@ -100,7 +101,8 @@ def export(
     shapes.choice(input_layout, ("NCHW", "NHWC"), "input_layout")
     shapes.choice(output, ("probabilities", "logits"), "output")
     names = _class_names(class_names, graph)
-    value_range = _range(input_range, graph)
+    known_range = _range(input_range, graph)
+    value_range = known_range or (0.0, 1.0)
     _check_weights(graph)
     source = _in_float32(_without_last_activation(graph) if output == "logits" else graph)
     described = describe(source, opset, input_layout)
@@ -118,7 +120,8 @@ def export(
             "layout": input_layout,
             "output": output,
             "inputs": {
-                tensor.name: {"shape": _dims(described.graph, tensor), "range": list(value_range)}
+                tensor.name: {"shape": _dims(described.graph, tensor)}
+                | ({"range": list(known_range)} if known_range else {})  # a guess is no fact
                 for tensor in described.graph.inputs
             },
             "class_names": names,
@@ -292,9 +295,9 @@ def _class_names(names: Sequence[str] | None, graph: Graph) -> list[str] | None:
     return list(names)
 
 
-def _range(value_range: Sequence[float] | None, graph: Graph) -> tuple[float, float]:
+def _range(value_range: Sequence[float] | None, graph: Graph) -> tuple[float, float] | None:
     if value_range is None:
-        return sampling.default_range(graph)
+        return sampling.known_range(graph)
     ends = tuple(shapes.real(end, "input_range") for end in value_range)
     if len(ends) != 2 or any(low >= high for low, high in pairwise(ends)):
         raise ValueError(f"input_range is (low, high) with low < high, not {value_range!r}")

@@ -57,13 +57,21 @@ def made(
     return batches
 
 
-def default_range(graph: Graph) -> tuple[float, float]:
-    """0 to 255 where the inputs go through a Rescaling of bytes first, else 0 to 1."""
+def known_range(graph: Graph) -> tuple[float, float] | None:
+    """The inputs' range as a Rescaling that reads them tells it, or None.
+
+    Numbers from 0 up are scaled to 0…1, or, with a negative offset, to −offset on both sides:
+    1/255 tells 0…255, and so does 1/127.5 with the offset −1.
+    """
     readers = graph.consumers()
     first = [node.layer for tensor in graph.inputs for node in readers[tensor]]
-    if first and all(isinstance(layer, Rescaling) and abs(layer.scale) < 0.02 for layer in first):
-        return 0.0, 255.0
-    return 0.0, 1.0
+    found = set()
+    for layer in first:
+        if not isinstance(layer, Rescaling) or layer.scale <= 0 or layer.offset > 0:
+            return None
+        width = -2 * layer.offset if layer.offset else 1.0
+        found.add(float(f"{width / layer.scale:.6g}"))
+    return (0.0, found.pop()) if len(found) == 1 else None
 
 
 def _two_sizes(graph: Graph) -> list[list[tuple[int, ...]]]:
