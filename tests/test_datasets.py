@@ -573,7 +573,7 @@ def test_digits_fraction_is_checked(fraction):
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install fastconv\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'fastconv\[sklearn\]'"):
         digits.load_data()
 
 

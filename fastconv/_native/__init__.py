@@ -11,6 +11,6 @@ import os
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
-    from fastconv._native import split  # noqa: F401  (the first that links OpenMP)
+    from fastconv._native import dispatch  # noqa: F401  (which links OpenMP)
 
     del os.environ["GOMP_SPINCOUNT"]

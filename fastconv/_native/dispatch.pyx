@@ -19,12 +19,16 @@ cdef extern from "dispatch.h" nogil:
 cdef extern from *:
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define FC_OPENMP _OPENMP
+    static void fc_teams_as_asked(void) { omp_set_dynamic(0); }
     #else
     #define FC_OPENMP 0
+    static void fc_teams_as_asked(void) {}
     #endif
     """
     const long FC_OPENMP
+    void fc_teams_as_asked()    # also what loads the OpenMP runtime with this extension
 
 MAX_THREADS = 1024
 
@@ -169,6 +173,7 @@ cdef _start():
     except ValueError as error:
         raise ImportError(f"FASTCONV_ISA: {error}") from None
     set_num_threads(*default_num_threads())
+    fc_teams_as_asked()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
 
