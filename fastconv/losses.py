@@ -67,6 +67,19 @@ class _CrossEntropy(Loss):
     def get_config(self) -> dict[str, Any]:
         return {"from_logits": self.from_logits}
 
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float,
+    ) -> None:  # fmt: skip
+        make = native.SparseCrossEntropy if self.labels else native.CategoricalCrossEntropy
+        b.emit(
+            make(
+                y.pixels, y.channels, self.from_logits, y.slot, y.stride, target.slot, value,
+                b.buffer(0, native.SCRATCH, 8), fused=fused, scale=scale,
+                dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
+            )
+        )  # fmt: skip
+
 
 class SparseCategoricalCrossentropy(_CrossEntropy):
     """``−log p[label]`` for class numbers.
@@ -86,19 +99,6 @@ class SparseCategoricalCrossentropy(_CrossEntropy):
     def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
         return check_labels(y, output, f"{name} for the loss {self.name}")
 
-    def emit(
-        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
-    ) -> None:  # fmt: skip
-        b.emit(
-            native.SparseCrossEntropy(
-                rows_per_sample=y.pixels, classes=y.channels, from_logits=self.from_logits,
-                fused=fused, scale=scale, p=y.slot, p_stride=y.stride, labels=target.slot,
-                loss=value, dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
-                scratch=b.buffer(0, native.SCRATCH, 8),
-            )
-        )  # fmt: skip
-
 
 class CategoricalCrossentropy(_CrossEntropy):
     """``−Σ t log p`` for targets that are distributions over the classes (one-hot, for example).
@@ -110,19 +110,6 @@ class CategoricalCrossentropy(_CrossEntropy):
     """
 
     name = "categorical_crossentropy"
-
-    def emit(
-        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
-    ) -> None:  # fmt: skip
-        b.emit(
-            native.CategoricalCrossEntropy(
-                rows_per_sample=y.pixels, classes=y.channels, from_logits=self.from_logits,
-                fused=fused, scale=scale, p=y.slot, p_stride=y.stride, targets=target.slot,
-                loss=value, dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
-                scratch=b.buffer(0, native.SCRATCH, 8),
-            )
-        )  # fmt: skip
 
 
 class MeanSquaredError(Loss):

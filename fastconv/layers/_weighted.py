@@ -27,7 +27,7 @@ class _Weighted(Layer):
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
     ) -> conv.ConvGeometry:
         """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has zeros."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define geometry")
 
     def emit_forward(self, b: "Builder", frame: Frame, x: "Value", y: "Value") -> None:
         """y = f(bias + x ∗ weight); f on the way out of the registers where that is free.
