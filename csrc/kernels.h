@@ -16,6 +16,12 @@ typedef struct {
     ptrdiff_t count[3], x_step[3], dy_step[3];
 } fc_walk;
 
+/* A tile of pixels in an image: steps in elements, and the rows and columns of the tile that lie
+ * inside the image, first..last. */
+typedef struct {
+    ptrdiff_t row_step, pixel_step, first[2], last[2];
+} fc_tile;
+
 #define real float
 #define fc_kernels fc_kernels_f32
 #include "table.inl"

@@ -15,6 +15,20 @@ typedef struct {
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
                        real *dw, ptrdiff_t dw_stride, int accumulate);
 
+    /* kernels/winograd.inl */
+    void (*winograd_input)(const fc_tile *tile, ptrdiff_t channels, int first, int last,
+                           const real *x, real *v, ptrdiff_t plane);
+    void (*winograd_gradient)(const fc_tile *tile, ptrdiff_t channels, int first, int last,
+                              const real *dy, real *v, ptrdiff_t plane);
+    void (*winograd_output)(const fc_tile *tile, ptrdiff_t channels, const real *m, ptrdiff_t plane,
+                            const real *bias, int activation, real slope, real *y);
+    void (*winograd_window)(ptrdiff_t rows, ptrdiff_t cols, const real *w, ptrdiff_t tap_step,
+                            ptrdiff_t row_step, real *u, ptrdiff_t plane);
+    void (*winograd_window_row)(ptrdiff_t count, const real *u, ptrdiff_t plane, real *h,
+                                ptrdiff_t h_plane);
+    void (*winograd_window_gradient)(ptrdiff_t count, ptrdiff_t pieces, const real *h,
+                                     ptrdiff_t plane, int accumulate, real *dw, ptrdiff_t tap_step);
+
     /* kernels/activation.inl */
     void (*activation_forward)(int kind, ptrdiff_t rows, ptrdiff_t cols, real alpha, real beta,
                                real gamma, const real *x, ptrdiff_t x_stride, real *y,

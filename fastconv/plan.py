@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import algorithms
 from fastconv._native import elementwise
 from fastconv._native.step import ALIGNMENT, Extent, Pass, Program, PythonStep, Step
 from fastconv.graph import Graph
@@ -131,10 +132,15 @@ class Input:
 class Builder:
     """What layers, losses and metrics see while they emit their steps."""
 
-    def __init__(self, training: bool, keep: bool, double: bool) -> None:
+    def __init__(
+        self, training: bool, keep: bool, double: bool, convolution: str | None = None
+    ) -> None:
         self.training = training  # dropout drops, batch norm uses the batch
         self.keep = keep  # a backward will follow
         self.double = double
+        # double is the reference, and so is its algorithm unless another one is asked for
+        wanted = algorithms.choice(convolution)
+        self.convolution = "direct" if double and wanted == "auto" else wanted
         self.steps: list[Step] = []
         self.slots: list[Slot] = []
         self.parameters: dict[tuple[int, str], int] = {}
@@ -334,6 +340,8 @@ class Plan:
         output: how `fit` and `evaluate` see the ends of the graph.
     double : bool
         Compute in float64, with the reference kernels.
+    convolution : {"auto", "direct", "winograd"}, optional
+        See `fastconv.algorithms`.
 
     Attributes
     ----------
@@ -356,10 +364,11 @@ class Plan:
         input_gradients: bool = False,
         heads: Callable[[Builder, list[Value]], list[Value | None]] | None = None,
         double: bool = False,
+        convolution: str | None = None,
     ) -> None:
         self.training = training
         self.double = double
-        b = self._builder = Builder(training, backward, double)
+        b = self._builder = Builder(training, backward, double, convolution)
         values: dict[Tensor, Value] = {}
         frames: dict[Node, Frame] = {}
         known = {

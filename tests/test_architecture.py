@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fastconv"
 FLOORS = {
     "version.py": 1,
     "_native/*": 1,
+    "algorithms.py": 2,
     "config.py": 2,
     "backend.py": 2,
     "layer.py": 2,

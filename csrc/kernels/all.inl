@@ -7,6 +7,7 @@
 #pragma pop_macro("real")
 
 #include "gemm.inl"
+#include "winograd.inl"
 #include "math.inl"
 #include "activation.inl"
 #include "softmax.inl"
@@ -27,6 +28,12 @@ const FC_KERNELS FC_TABLE = {
     .pack_panel = pack_panel,
     .gather_tile = gather_tile,
     .outer_tile = outer_tile,
+    .winograd_input = winograd_input,
+    .winograd_gradient = winograd_gradient,
+    .winograd_output = winograd_output,
+    .winograd_window = winograd_window,
+    .winograd_window_row = winograd_window_row,
+    .winograd_window_gradient = winograd_window_gradient,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .softmax_forward = softmax_forward,

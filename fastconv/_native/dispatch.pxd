@@ -20,6 +20,11 @@ cdef extern from "dispatch.h" nogil:
         Py_ssize_t[3] x_step
         Py_ssize_t[3] dy_step
 
+    ctypedef struct fc_tile:
+        Py_ssize_t row_step, pixel_step
+        Py_ssize_t[2] first
+        Py_ssize_t[2] last
+
     ctypedef struct fc_kernels_f32:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
@@ -32,6 +37,21 @@ cdef extern from "dispatch.h" nogil:
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
                            const float *dy, float *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
+        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
+                               const float *x, float *v, Py_ssize_t plane) noexcept nogil
+        void (*winograd_gradient)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
+                                  const float *dy, float *v, Py_ssize_t plane) noexcept nogil
+        void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const float *m,
+                                Py_ssize_t plane, const float *bias, int activation, float slope,
+                                float *y) noexcept nogil
+        void (*winograd_window)(Py_ssize_t rows, Py_ssize_t cols, const float *w,
+                                Py_ssize_t tap_step, Py_ssize_t row_step, float *u,
+                                Py_ssize_t plane) noexcept nogil
+        void (*winograd_window_row)(Py_ssize_t count, const float *u, Py_ssize_t plane, float *h,
+                                    Py_ssize_t h_plane) noexcept nogil
+        void (*winograd_window_gradient)(Py_ssize_t count, Py_ssize_t pieces, const float *h,
+                                         Py_ssize_t plane, bint accumulate, float *dw,
+                                         Py_ssize_t tap_step) noexcept nogil
         void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, float alpha,
                                    float beta, float gamma, const float *x, Py_ssize_t x_stride,
                                    float *y, Py_ssize_t y_stride) noexcept nogil
@@ -143,6 +163,21 @@ cdef extern from "dispatch.h" nogil:
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
                            const double *dy, double *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
+        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
+                               const double *x, double *v, Py_ssize_t plane) noexcept nogil
+        void (*winograd_gradient)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
+                                  const double *dy, double *v, Py_ssize_t plane) noexcept nogil
+        void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const double *m,
+                                Py_ssize_t plane, const double *bias, int activation, double slope,
+                                double *y) noexcept nogil
+        void (*winograd_window)(Py_ssize_t rows, Py_ssize_t cols, const double *w,
+                                Py_ssize_t tap_step, Py_ssize_t row_step, double *u,
+                                Py_ssize_t plane) noexcept nogil
+        void (*winograd_window_row)(Py_ssize_t count, const double *u, Py_ssize_t plane, double *h,
+                                    Py_ssize_t h_plane) noexcept nogil
+        void (*winograd_window_gradient)(Py_ssize_t count, Py_ssize_t pieces, const double *h,
+                                         Py_ssize_t plane, bint accumulate, double *dw,
+                                         Py_ssize_t tap_step) noexcept nogil
         void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, double alpha,
                                    double beta, double gamma, const double *x, Py_ssize_t x_stride,
                                    double *y, Py_ssize_t y_stride) noexcept nogil

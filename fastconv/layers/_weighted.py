@@ -1,9 +1,10 @@
 """What convolution and dense share: a weight, a bias and an activation over one gather product."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastconv._native import conv
+from fastconv import algorithms
+from fastconv._native import conv, winograd
 from fastconv.activations import Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
@@ -36,24 +37,23 @@ class _Weighted(Layer):
         """
         frame.saved.x, frame.saved.padded = x, x is not frame.inputs[0]
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded)
-        panel = b.parameter(self.weight)
-        packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
-        if packed:
-            panel = b.buffer(0, geometry.forward_panel_size)
-            b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
         fused = self.activation.epilogue
-        b.emit(
-            conv.ConvForward(
-                geometry,
-                x=x.slot,
-                panel=panel,
-                bias=b.parameter(self.bias),
-                y=y.slot,
-                activation=fused or 0,
-                slope=self.activation.alpha,
-                packed=packed,
-            )
-        )
+        ends: dict[str, Any] = {
+            "x": x.slot, "y": y.slot, "bias": b.parameter(self.bias),
+            "activation": fused or 0, "slope": self.activation.alpha,
+        }  # fmt: skip
+        if algorithms.convolution(geometry, "forward", b.convolution) == "winograd":
+            tiled = winograd.WinogradGeometry(geometry)
+            windows = self._emit_windows(b, tiled)
+            scratch = b.buffer(0, tiled.forward_scratch)
+            b.emit(winograd.WinogradForward(tiled, windows=windows, scratch=scratch, **ends))
+        else:
+            panel = b.parameter(self.weight)
+            packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
+            if packed:
+                panel = b.buffer(0, geometry.forward_panel_size)
+                b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
+            b.emit(conv.ConvForward(geometry, panel=panel, packed=packed, **ends))
         if fused is None:
             self.activation.forward(b, y, y)
 
@@ -77,17 +77,39 @@ class _Weighted(Layer):
             )  # fmt: skip
             b.emit(step)
         dw, add = b.gradient(self.weight)
-        b.emit(
-            conv.ConvWeightGradient(
-                geometry, x=x.slot, dy=dz.slot, dw=dw,
-                scratch=b.buffer(0, geometry.scratch_size), accumulate=add,
-            )
-        )  # fmt: skip
+        ends: dict[str, Any] = {"x": x.slot, "dy": dz.slot, "dw": dw, "accumulate": add}
+        if algorithms.convolution(geometry, "weight_gradient", b.convolution) == "winograd":
+            tiled = winograd.WinogradGeometry(geometry)
+            scratch = b.buffer(0, tiled.gradient_scratch)
+            b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
+        else:
+            scratch = b.buffer(0, geometry.scratch_size)
+            b.emit(conv.ConvWeightGradient(geometry, scratch=scratch, **ends))
 
     def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dz.stride)
+        if algorithms.convolution(geometry, "input_gradient", b.convolution) == "winograd":
+            tiled = winograd.WinogradGeometry(geometry)
+            windows = self._emit_windows(b, tiled, backward=True)
+            scratch = b.buffer(0, tiled.backward_scratch)
+            b.emit(
+                winograd.WinogradInputGradient(
+                    tiled, dy=dz.slot, windows=windows, dx=dx.slot, scratch=scratch
+                )
+            )
+            return dx
         panel = b.buffer(0, geometry.backward_panel_size)
         b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
         b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
         return dx
+
+    def _emit_windows(
+        self, b: "Builder", tiled: winograd.WinogradGeometry, backward: bool = False
+    ) -> int:
+        """The slot of the transformed weights."""
+        size = tiled.backward_window_size if backward else tiled.forward_window_size
+        windows = b.buffer(0, size)
+        weight = b.parameter(self.weight)
+        b.emit(winograd.WinogradWindows(tiled, weight=weight, windows=windows, backward=backward))
+        return windows

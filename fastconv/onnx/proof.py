@@ -49,21 +49,33 @@ class Reference:
         Float32 outputs of each batch.
     scale, float32_error : list of float
         Per output: the largest magnitude, and float32's distance from float64 as a share of it.
+    winograd_error : list of float
+        Per output: how far Winograd's convolutions, by which the trainer predicts, lie from the
+        direct ones, with which the file is compared.
     """
 
     batches: list[list[np.ndarray]]
     outputs: list[list[np.ndarray]]
     scale: list[float]
     float32_error: list[float]
+    winograd_error: list[float]
 
     @property
     def tolerance(self) -> list[float]:
         return [max(FLOOR, SLACK * error) for error in self.float32_error]
 
 
-def run_trainer(graph: Graph, inputs: Sequence[np.ndarray], double: bool = False) -> list[Any]:
+def run_trainer(
+    graph: Graph,
+    inputs: Sequence[np.ndarray],
+    double: bool = False,
+    convolution: str = "direct",
+) -> list[Any]:
     """The graph's outputs at inference for one batch."""
-    plan = Plan(graph, [x.shape[1:] for x in inputs], training=False, backward=False, double=double)
+    plan = Plan(
+        graph, [x.shape[1:] for x in inputs],
+        training=False, backward=False, double=double, convolution=convolution,
+    )  # fmt: skip
     n = len(inputs[0])
     running = plan.borrow(n)
     for entry, rows in zip(plan.inputs, inputs, strict=True):
@@ -100,7 +112,14 @@ def measure(graph: Graph, batches: list[list[np.ndarray]]) -> Reference:
             scale[i] = max(scale[i], float(np.abs(y).max()))
             distance[i] = max(distance[i], float(np.abs(y[:n] - z).max()))
     scale = [value or 1.0 for value in scale]  # an output of zeros is compared as it is
-    return Reference(batches, outputs, scale, [d / s for d, s in zip(distance, scale, strict=True)])
+    winograd = [
+        float(np.abs(y - z).max())
+        for y, z in zip(run_trainer(graph, batches[0], convolution="auto"), outputs[0], strict=True)
+    ]
+    return Reference(
+        batches, outputs, scale,
+        *([d / s for d, s in zip(found, scale, strict=True)] for found in (distance, winograd)),
+    )  # fmt: skip
 
 
 def _float64_samples(graph: Graph, batch: Sequence[np.ndarray]) -> int:
@@ -160,6 +179,7 @@ def prove(
         scale=reference.scale[i],
         largest_error=error,
         float32_error=reference.float32_error[i],
+        winograd_error=reference.winograd_error[i],
         tolerance=reference.tolerance[i],
     )
 

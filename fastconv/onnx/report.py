@@ -21,6 +21,9 @@ class Proof:
         Largest difference between the file and the trainer in float32.
     float32_error : float
         Largest difference between the trainer in float32 and in float64.
+    winograd_error : float
+        Largest difference between the trainer with Winograd's convolutions, as it predicts, and
+        with direct ones, with which the file is compared; 0 where it uses none.
     tolerance : float
         What ``largest_error`` had to stay below: 1e-5 or 4 · ``float32_error``.
     """
@@ -31,6 +34,7 @@ class Proof:
     scale: float
     largest_error: float
     float32_error: float
+    winograd_error: float
     tolerance: float
 
 
@@ -74,6 +78,8 @@ class ExportReport(Proof):
             ("largest error", f"{self.largest_error:.2g} of the output's scale "
                               f"{self.scale:.3g} (tolerance {self.tolerance:.2g})"),
             ("float32 itself", f"{self.float32_error:.2g} away from float64"),
+            *([("with Winograd", f"{self.winograd_error:.2g} away from direct convolutions")]
+              if self.winograd_error else []),
         ]  # fmt: skip
         return "\n".join(f"{key:<15} {value}" for key, value in rows)
 

@@ -1,0 +1,57 @@
+"""Convolutions of 3×3 windows and stride 1 by Winograd's minimal filtering F(4×4, 3×3)."""
+
+from fastconv._native.conv import ConvGeometry
+from fastconv._native.step import Step
+
+class WinogradGeometry:
+    conv: ConvGeometry
+    lanes: int
+    forward_window_size: int
+    backward_window_size: int
+    forward_scratch: int
+    backward_scratch: int
+    gradient_scratch: int
+    window: int
+    def __init__(self, conv: ConvGeometry) -> None: ...
+    @staticmethod
+    def possible(conv: ConvGeometry) -> bool: ...
+    def multiplications(self, n: int) -> int: ...
+
+class WinogradWindows(Step):
+    def __init__(
+        self, geometry: WinogradGeometry, *, weight: int, windows: int, backward: bool = False
+    ) -> None: ...
+
+class WinogradForward(Step):
+    algorithm: str
+    def __init__(
+        self,
+        geometry: WinogradGeometry,
+        *,
+        x: int,
+        windows: int,
+        y: int,
+        scratch: int,
+        bias: int = -1,
+        activation: int = 0,
+        slope: float = 0.0,
+    ) -> None: ...
+
+class WinogradInputGradient(Step):
+    algorithm: str
+    def __init__(
+        self, geometry: WinogradGeometry, *, dy: int, windows: int, dx: int, scratch: int
+    ) -> None: ...
+
+class WinogradWeightGradient(Step):
+    algorithm: str
+    def __init__(
+        self,
+        geometry: WinogradGeometry,
+        *,
+        x: int,
+        dy: int,
+        dw: int,
+        scratch: int,
+        accumulate: bool = False,
+    ) -> None: ...

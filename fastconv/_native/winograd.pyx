@@ -1,0 +1,623 @@
+"""Convolutions of 3×3 windows and stride 1 by Winograd's minimal filtering F(4×4, 3×3).
+
+Design. An image is cut into tiles of 4×4 outputs, each seen by 6×6 inputs. Transformed, the
+convolution becomes 36 products, one per *plane*: tiles × IC by IC × OC, which the micro-kernel of
+the direct convolution carries. A quarter of the multiplications is left, and the transforms, which
+touch each number once, are vectorised over channels. Formulas: csrc/kernels/winograd.inl.
+
+Forward and the input gradient are one walk: the input gradient is a convolution of dy with the
+flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
+caches: inputs, 36 products, outputs. The transformed windows are shared, [panel][plane][IC][NR].
+
+The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
+task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
+three, and at the end rows and pieces are added in their order and turned into the nine taps.
+
+A tile's sums never look at other tiles, pieces are a function of shape and batch size: so threads
+change no bit.
+"""
+
+from cython.parallel cimport parallel, prange, threadid
+
+from fastconv._native.dispatch cimport (
+    f32, f64, fc_tile, fc_walk, flush_denormals_on, flush_denormals_restore, real,
+)
+from fastconv._native.step cimport FMAS, Context, Step, team
+
+from fastconv._native.conv import LEAKY_RELU, NONE
+from fastconv._native.dispatch import num_threads
+from fastconv._native.step import Extent
+
+cdef enum:
+    PLANES = 36
+    WIDEST = 32             # every table's gather_nr and outer_nr divide this, and so does its VLEN
+    TALLEST = 16            # no table's gather_mr is larger
+    TILES = 56              # of a task: the transformed windows are read once for so many
+    COLUMNS = 128           # outputs of a task that are multiplied and transformed at a time
+    DEPTH = 32              # rows of a window that are turned over before they are transformed
+    SUMMED = 64             # tiles that a weight gradient transforms at a time
+    PIECES = 16             # of the tiles in a weight gradient, at most,
+    COPIES = 1 << 22        # while their sums have no more elements than this
+    SLAB = 2048             # elements of one task when pieces are added
+
+
+# ---- the tables, once per kernel ----------------------------------------------------------------
+
+cdef inline Py_ssize_t gather_mr(const real *_) noexcept nogil:
+    return f32.gather_mr if real is float else f64.gather_mr
+
+
+cdef inline Py_ssize_t gather_nr(const real *_) noexcept nogil:
+    return f32.gather_nr if real is float else f64.gather_nr
+
+
+cdef inline Py_ssize_t outer_mr(const real *_) noexcept nogil:
+    return f32.outer_mr if real is float else f64.outer_mr
+
+
+cdef inline Py_ssize_t outer_nr(const real *_) noexcept nogil:
+    return f32.outer_nr if real is float else f64.outer_nr
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline Py_ssize_t share(Py_ssize_t i, Py_ssize_t parts, Py_ssize_t total) noexcept nogil:
+    """Where part i begins when total is cut into parts that differ by at most one."""
+    return total // parts * i + min(i, total % parts)
+
+
+cdef inline Py_ssize_t pitch(Py_ssize_t channels) noexcept nogil:
+    """From row to row of a transformed plane: whole vectors, rows out of step with the cache."""
+    return ceil_div(channels, WIDEST) * WIDEST + 16
+
+
+# ---- geometry -----------------------------------------------------------------------------------
+
+cdef struct Map:
+    # from one image to another: output o sees inputs o − pad .. o − pad + 2
+    Py_ssize_t[2] src, dst, pad, tiles
+    Py_ssize_t src_stride, dst_stride, depth, width
+    Py_ssize_t images       # of a sample: its planes
+
+
+cdef class WinogradGeometry:
+    """The same shapes as a `ConvGeometry` with 3×3 windows, as tiles.
+
+    Parameters
+    ----------
+    geometry : ConvGeometry
+        One for which `possible` holds.
+
+    Attributes
+    ----------
+    forward_window_size, backward_window_size : int
+        Elements of the transformed windows.
+    forward_scratch, backward_scratch, gradient_scratch : int
+        Elements of scratch of the three steps.
+    """
+
+    cdef readonly object conv
+    cdef readonly Py_ssize_t lanes
+    cdef Map forward, backward
+
+    def __init__(self, conv):
+        if not self.possible(conv):
+            raise ValueError("Winograd's filtering is for windows of 3×3, stride and dilation 1, "
+                             "one group")
+        self.conv = conv
+        self.lanes = num_threads()
+        planes, *src = conv.in_size
+        dst = conv.out_size[1:]
+        pad = [before for before, _ in conv.pads[1:]]
+        self.forward = _map(src, dst, pad, conv.x_stride, conv.y_stride, conv.channels,
+                            conv.filters, planes)
+        self.backward = _map(dst, src, [2 - p for p in pad], conv.y_stride, conv.x_stride,
+                             conv.filters, conv.channels, planes)
+
+    @staticmethod
+    def possible(conv):
+        """Whether a convolution is one of 3×3 windows, stride and dilation 1, in one group."""
+        return (conv.kernel == (1, 3, 3) and conv.strides == (1, 1, 1) and conv.groups == 1
+                and conv.dilation[1:] == (1, 1) and conv.pads[0] == (0, 0))
+
+    @property
+    def forward_window_size(self):
+        return _window_size(self.conv.channels, self.conv.filters)
+
+    @property
+    def backward_window_size(self):
+        return _window_size(self.conv.filters, self.conv.channels)
+
+    @property
+    def forward_scratch(self):
+        return self.lanes * lane_size(&self.forward)
+
+    @property
+    def backward_scratch(self):
+        return self.lanes * lane_size(&self.backward)
+
+    @property
+    def gradient_scratch(self):
+        pieces = self.pieces(2**40)     # a batch for which tiles are no limit
+        return self.lanes * row_lane_size(&self.forward) + pieces * 18 * self.window
+
+    @property
+    def window(self):
+        """Elements of one tap of the weights."""
+        return self.conv.channels * self.conv.filters
+
+    cdef Py_ssize_t pieces(self, Py_ssize_t tiles) noexcept:
+        return pieces_of(&self.forward, tiles)
+
+    def multiplications(self, n):
+        """Multiply-adds of the 36 products of one direction for n samples."""
+        return n * image_tiles(&self.forward) * PLANES * self.window
+
+
+cdef Map _map(src, dst, pad, src_stride, dst_stride, depth, width, images):
+    cdef Map m
+    m.src, m.dst, m.pad = src, dst, pad
+    m.tiles = [ceil_div(size, 4) for size in dst]
+    m.src_stride, m.dst_stride, m.depth, m.width, m.images = (
+        src_stride, dst_stride, depth, width, images)
+    return m
+
+
+def _window_size(depth, width):
+    """Elements of all transformed windows, for the widest table."""
+    return PLANES * depth * ceil_div(width, WIDEST) * WIDEST
+
+
+cdef inline Py_ssize_t image_tiles(const Map *g) noexcept nogil:
+    return g.images * g.tiles[0] * g.tiles[1]
+
+
+cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcept nogil:
+    return tiles * pitch(channels) + 16
+
+
+cdef inline Py_ssize_t lane_size(const Map *g) noexcept nogil:
+    """Scratch of a thread in a walk: transformed inputs, products of some columns."""
+    return PLANES * (plane_size(TILES, g.depth) + plane_size(TILES, min(g.width, COLUMNS)))
+
+
+cdef inline Py_ssize_t row_lane_size(const Map *g) noexcept nogil:
+    """Scratch of a thread in a weight gradient: a row of six planes of x, of dy and of sums."""
+    return 6 * (plane_size(SUMMED, g.depth) + plane_size(SUMMED, g.width) + g.depth * g.width + 16)
+
+
+cdef inline Py_ssize_t pieces_of(const Map *g, Py_ssize_t tiles) noexcept nogil:
+    """Pieces of the tiles in a weight gradient: as many as have work, while their sums are small.
+
+    A piece's part of x and dy should stay in the last cache while its six rows pass over it.
+    """
+    cdef Py_ssize_t pieces = 1
+    while (2 * pieces <= PIECES and 2 * pieces * 18 * g.depth * g.width <= COPIES
+           and 4 * pieces * SUMMED <= tiles):
+        pieces *= 2
+    return pieces
+
+
+cdef inline void clip(Py_ssize_t start, Py_ssize_t size, Py_ssize_t extent, Py_ssize_t *first,
+                      Py_ssize_t *last) noexcept nogil:
+    """Which of ``size`` pixels from ``start`` on lie in an image of this extent."""
+    first[0] = min(size, max(0, -start))
+    last[0] = max(first[0], min(size, extent - start))
+
+
+cdef inline Py_ssize_t find_tile(const Map *g, Py_ssize_t tile, Py_ssize_t *origin) noexcept nogil:
+    """The image that holds a tile, and its first output there."""
+    cdef Py_ssize_t rest = tile // g.tiles[1]
+    origin[1] = 4 * (tile % g.tiles[1])
+    origin[0] = 4 * (rest % g.tiles[0])
+    return rest // g.tiles[0]
+
+
+cdef inline Py_ssize_t source_tile(const Map *g, Py_ssize_t index, fc_tile *tile) noexcept nogil:
+    """The 6×6 inputs of a tile: elements from the first image to the first of them."""
+    cdef Py_ssize_t[2] origin
+    cdef Py_ssize_t image = find_tile(g, index, origin), i
+    for i in range(2):
+        origin[i] -= g.pad[i]
+        clip(origin[i], 6, g.src[i], &tile.first[i], &tile.last[i])
+    tile.row_step, tile.pixel_step = g.src[1] * g.src_stride, g.src_stride
+    return ((image * g.src[0] + origin[0]) * g.src[1] + origin[1]) * g.src_stride
+
+
+cdef inline Py_ssize_t destination_tile(const Map *g, Py_ssize_t index,
+                                        fc_tile *tile) noexcept nogil:
+    """The 4×4 outputs of a tile: elements from the first image to the first of them."""
+    cdef Py_ssize_t[2] origin
+    cdef Py_ssize_t image = find_tile(g, index, origin), i
+    for i in range(2):
+        clip(origin[i], 4, g.dst[i], &tile.first[i], &tile.last[i])
+    tile.row_step, tile.pixel_step = g.dst[1] * g.dst_stride, g.dst_stride
+    return ((image * g.dst[0] + origin[0]) * g.dst[1] + origin[1]) * g.dst_stride
+
+
+# ---- windows ------------------------------------------------------------------------------------
+
+cdef void window_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
+                      Py_ssize_t last, const real *w, real *u) noexcept nogil:
+    """Rows first..last of the depth of one panel of transformed windows."""
+    cdef real[9 * DEPTH * WIDEST] turned
+    cdef Py_ssize_t nr = gather_nr(w), column = panel * nr, cols = min(nr, g.width - column)
+    cdef Py_ssize_t plane = g.depth * nr, tap = g.depth * g.width, t
+    u += panel * PLANES * plane + first * nr
+    if not backward:        # w (9, depth, width)
+        w += first * g.width + column
+        if real is float:
+            f32.winograd_window(last - first, cols, w, tap, g.width, u, plane)
+        else:
+            f64.winograd_window(last - first, cols, w, tap, g.width, u, plane)
+        return
+    for t in range(9):      # w (9, width, depth), its taps the other way round
+        if real is float:
+            f32.pack_panel(w + (8 - t) * tap + column * g.depth + first, 1, g.depth, last - first,
+                           cols, turned + t * DEPTH * nr)
+        else:
+            f64.pack_panel(w + (8 - t) * tap + column * g.depth + first, 1, g.depth, last - first,
+                           cols, turned + t * DEPTH * nr)
+    if real is float:
+        f32.winograd_window(last - first, nr, turned, DEPTH * nr, nr, u, plane)
+    else:
+        f64.winograd_window(last - first, nr, turned, DEPTH * nr, nr, u, plane)
+
+
+cdef void transform_windows(const Context *c, const Map *g, bint backward, const real *w,
+                            real *u) noexcept nogil:
+    cdef Py_ssize_t i, steps = ceil_div(g.depth, DEPTH)
+    cdef Py_ssize_t tasks = steps * ceil_div(g.width, gather_nr(w))
+    cdef unsigned mode = 0
+    with parallel(num_threads=team(c, <double> PLANES * g.depth * g.width)):
+        mode = flush_denormals_on()
+        for i in prange(tasks, schedule="static"):
+            window_task(g, backward, i // steps, i % steps * DEPTH,
+                        min(g.depth, (i % steps + 1) * DEPTH), w, u)
+        flush_denormals_restore(mode)
+
+
+cdef class WinogradWindows(Step):
+    """Transform the weights (3, 3, IC, OC) for `WinogradForward` or `WinogradInputGradient`.
+
+    Parameters
+    ----------
+    geometry : WinogradGeometry
+    weight, windows : slot
+    backward : bool
+        For the input gradient.
+    """
+
+    cdef WinogradGeometry geometry
+    cdef Py_ssize_t weight, windows
+    cdef bint backward
+
+    def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t weight,
+                 Py_ssize_t windows, bint backward=False):
+        self.geometry, self.weight, self.windows = geometry, weight, windows
+        self.backward = backward
+        size = geometry.backward_window_size if backward else geometry.forward_window_size
+        self.reads = (Extent(weight, 0, 9 * geometry.window),)
+        self.writes = (Extent(windows, 0, size),)
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef const Map *g = &self.geometry.backward if self.backward else &self.geometry.forward
+        if c.f64:
+            transform_windows(c, g, self.backward, <const double *> c.ptr[self.weight],
+                              <double *> c.ptr[self.windows])
+        else:
+            transform_windows(c, g, self.backward, <const float *> c.ptr[self.weight],
+                              <float *> c.ptr[self.windows])
+
+
+# ---- forward and input gradient -----------------------------------------------------------------
+
+cdef void transform_inputs(const Map *g, Py_ssize_t first, Py_ssize_t last, const real *x, real *v,
+                           Py_ssize_t plane) noexcept nogil:
+    cdef fc_tile tile
+    cdef Py_ssize_t i, at
+    for i in range(first, last):
+        at = source_tile(g, i, &tile)
+        if real is float:
+            f32.winograd_input(&tile, g.depth, 0, 6, x + at, v, plane)
+        else:
+            f64.winograd_input(&tile, g.depth, 0, 6, x + at, v, plane)
+        v += pitch(g.depth)
+
+
+cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const real *v,
+                   Py_ssize_t v_pitch, const real *u, real *m, Py_ssize_t m_pitch) noexcept nogil:
+    """One plane: m[tile][:cols] = v[tile][:depth] · u, a panel of at most NR columns."""
+    cdef const real *rows[TALLEST]
+    cdef real *ends[TALLEST]
+    cdef Py_ssize_t mr = gather_mr(v), count = ceil_div(tiles, mr), i, r, first, last
+    for i in range(count):
+        first, last = share(i, count, tiles), share(i + 1, count, tiles)
+        for r in range(last - first):
+            rows[r] = v + (first + r) * v_pitch
+            ends[r] = m + (first + r) * m_pitch
+        if real is float:
+            f32.gather_tile(last - first, cols, 1, depth, rows, &u, f32.gather_nr, NULL, False, 0,
+                            0, ends)
+        else:
+            f64.gather_tile(last - first, cols, 1, depth, rows, &u, f64.gather_nr, NULL, False, 0,
+                            0, ends)
+
+
+cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
+                            const real *m, Py_ssize_t m_pitch, Py_ssize_t plane, const real *bias,
+                            int activation, real slope, real *y) noexcept nogil:
+    cdef fc_tile tile
+    cdef Py_ssize_t i, at
+    for i in range(first, last):
+        at = destination_tile(g, i, &tile)
+        if real is float:
+            f32.winograd_output(&tile, cols, m, plane, bias, activation, slope, y + at)
+        else:
+            f64.winograd_output(&tile, cols, m, plane, bias, activation, slope, y + at)
+        m += m_pitch
+
+
+cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, const real *x, const real *u,
+                    const real *bias, int activation, real slope, real *y,
+                    real *scratch) noexcept nogil:
+    """Tiles first..last: inputs, products and outputs, some columns at a time."""
+    cdef Py_ssize_t nr = gather_nr(x), tiles = last - first, v_pitch = pitch(g.depth)
+    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), i, column, k, panel, end
+    cdef Py_ssize_t m_pitch, m_plane
+    cdef real *m = scratch + PLANES * plane_size(TILES, g.depth)
+    transform_inputs(g, first, last, x, scratch, v_plane)
+    for i in range(ceil_div(g.width, COLUMNS)):
+        column = i * COLUMNS
+        end = min(g.width, column + COLUMNS)
+        m_pitch = pitch(end - column)
+        m_plane = plane_size(tiles, end - column)
+        for k in range(PLANES):
+            for panel in range(column // nr, ceil_div(end, nr)):
+                multiply(tiles, g.depth, min(nr, g.width - panel * nr), scratch + k * v_plane,
+                         v_pitch, u + (panel * PLANES + k) * g.depth * nr,
+                         m + k * m_plane + panel * nr - column, m_pitch)
+        transform_outputs(g, first, last, end - column, m, m_pitch, m_plane,
+                          bias + column if bias is not NULL else NULL, activation, slope,
+                          y + column)
+
+
+cdef void walk(const Context *c, const Map *g, Py_ssize_t lanes, const real *x, const real *u,
+               const real *bias, int activation, real slope, real *y,
+               real *scratch) noexcept nogil:
+    """y = activation(bias + x ∗ window) for all tiles of all samples."""
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i
+    cdef unsigned mode = 0
+    cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
+    threads = min(threads, <int> lanes)
+    tasks = ceil_div(tiles, TILES)
+    tasks = min(tiles, ceil_div(tasks, threads) * threads)
+    with parallel(num_threads=threads):
+        mode = flush_denormals_on()
+        for i in prange(tasks, schedule="dynamic"):
+            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), x, u, bias,
+                      activation, slope, y, scratch + threadid() * lane_size(g))
+        flush_denormals_restore(mode)
+
+
+cdef class WinogradForward(Step):
+    """y = activation(bias + x ∗ weight), as `conv.ConvForward`.
+
+    Parameters
+    ----------
+    geometry : WinogradGeometry
+    x, y : slot
+        (N, D, H, W, IC) and (N, D, OH, OW, OC), with the geometry's pixel strides.
+    windows : slot
+        Written by `WinogradWindows`.
+    scratch : slot
+        ``geometry.forward_scratch`` elements.
+    bias : slot, optional
+        (OC,), −1 for none.
+    activation : int
+        `conv.NONE`, `conv.RELU` or `conv.LEAKY_RELU` with ``slope`` in 0..1.
+    """
+
+    algorithm = "winograd"
+    cdef WinogradGeometry geometry
+    cdef Py_ssize_t x, windows, bias, y, scratch
+    cdef int activation
+    cdef double slope
+
+    def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t windows,
+                 Py_ssize_t y, Py_ssize_t scratch, Py_ssize_t bias=-1, int activation=0,
+                 double slope=0.0):
+        if not NONE <= activation <= LEAKY_RELU:
+            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
+        if activation == LEAKY_RELU and not 0 <= slope <= 1:
+            raise ValueError(f"slope lies in 0..1, not at {slope}")
+        self.geometry, self.x, self.windows, self.y = geometry, x, windows, y
+        self.bias, self.scratch, self.activation, self.slope = bias, scratch, activation, slope
+        self.reads = (geometry.conv.x_extent(x),
+                      Extent(windows, 0, geometry.forward_window_size))
+        if bias >= 0:
+            self.reads += (Extent(bias, 0, geometry.conv.filters),)
+        self.writes = (geometry.conv.y_extent(y), Extent(scratch, 0, geometry.forward_scratch))
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef const Map *g = &self.geometry.forward
+        cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
+        if c.f64:
+            walk(c, g, self.geometry.lanes, <const double *> c.ptr[self.x],
+                 <const double *> c.ptr[self.windows], <const double *> bias, self.activation,
+                 self.slope, <double *> c.ptr[self.y], <double *> c.ptr[self.scratch])
+        else:
+            walk(c, g, self.geometry.lanes, <const float *> c.ptr[self.x],
+                 <const float *> c.ptr[self.windows], <const float *> bias, self.activation,
+                 <float> self.slope, <float *> c.ptr[self.y], <float *> c.ptr[self.scratch])
+
+
+cdef class WinogradInputGradient(Step):
+    """dx, as `conv.ConvInputGradient`; overwritten.
+
+    Parameters
+    ----------
+    geometry : WinogradGeometry
+    dy, dx : slot
+        (N, D, OH, OW, OC) and (N, D, H, W, IC), with the geometry's pixel strides.
+    windows : slot
+        Written by `WinogradWindows` with ``backward``.
+    scratch : slot
+        ``geometry.backward_scratch`` elements.
+    """
+
+    algorithm = "winograd"
+    cdef WinogradGeometry geometry
+    cdef Py_ssize_t dy, windows, dx, scratch
+
+    def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t windows,
+                 Py_ssize_t dx, Py_ssize_t scratch):
+        self.geometry, self.dy, self.windows = geometry, dy, windows
+        self.dx, self.scratch = dx, scratch
+        self.reads = (geometry.conv.y_extent(dy),
+                      Extent(windows, 0, geometry.backward_window_size))
+        self.writes = (geometry.conv.x_extent(dx), Extent(scratch, 0, geometry.backward_scratch))
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef const Map *g = &self.geometry.backward
+        if c.f64:
+            walk(c, g, self.geometry.lanes, <const double *> c.ptr[self.dy],
+                 <const double *> c.ptr[self.windows], NULL, 0, 0.0,
+                 <double *> c.ptr[self.dx], <double *> c.ptr[self.scratch])
+        else:
+            walk(c, g, self.geometry.lanes, <const float *> c.ptr[self.dy],
+                 <const float *> c.ptr[self.windows], NULL, 0, <float> 0.0,
+                 <float *> c.ptr[self.dx], <float *> c.ptr[self.scratch])
+
+
+# ---- weight gradient ----------------------------------------------------------------------------
+
+cdef void transform_row(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
+                        const real *dy, real *v, Py_ssize_t v_plane, real *z,
+                        Py_ssize_t z_plane) noexcept nogil:
+    """Row ``row`` of six planes of x and of dy for some tiles."""
+    cdef fc_tile source, end
+    cdef Py_ssize_t i, at, to
+    for i in range(first, last):
+        at, to = source_tile(g, i, &source), destination_tile(g, i, &end)
+        if real is float:
+            f32.winograd_input(&source, g.depth, row, row + 1, x + at, v, v_plane)
+            f32.winograd_gradient(&end, g.width, row, row + 1, dy + to, z, z_plane)
+        else:
+            f64.winograd_input(&source, g.depth, row, row + 1, x + at, v, v_plane)
+            f64.winograd_gradient(&end, g.width, row, row + 1, dy + to, z, z_plane)
+        v += pitch(g.depth)
+        z += pitch(g.width)
+
+
+cdef void add_products(const Map *g, Py_ssize_t tiles, const real *v, const real *z, real *sums,
+                       bint accumulate) noexcept nogil:
+    """One plane: sums[IC][OC] (+)= Σ over tiles of v · z."""
+    cdef fc_walk walk
+    cdef Py_ssize_t mr = outer_mr(v), nr = outer_nr(v), count = ceil_div(g.depth, mr)
+    cdef Py_ssize_t i, panel, column, first, last, cols
+    walk.count, walk.x_step, walk.dy_step = [1, 1, tiles], [0, 0, 0], [0, 0, 0]
+    walk.x_step[2], walk.dy_step[2] = pitch(g.depth), pitch(g.width)
+    for panel in range(ceil_div(g.width, nr)):
+        column = panel * nr
+        cols = min(nr, g.width - column)
+        for i in range(count):
+            first, last = share(i, count, g.depth), share(i + 1, count, g.depth)
+            if real is float:
+                f32.outer_tile(last - first, cols, &walk, v + first, z + column,
+                               sums + first * g.width + column, g.width, accumulate)
+            else:
+                f64.outer_tile(last - first, cols, &walk, v + first, z + column,
+                               sums + first * g.width + column, g.width, accumulate)
+
+
+cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
+                        const real *dy, real *half, real *scratch) noexcept nogil:
+    """One row of planes summed over tiles first..last, then its three columns of the window."""
+    cdef Py_ssize_t v_plane = plane_size(SUMMED, g.depth), z_plane = plane_size(SUMMED, g.width)
+    cdef Py_ssize_t window = g.depth * g.width, block, start, end, j
+    cdef real *z = scratch + 6 * v_plane
+    cdef real *sums = z + 6 * z_plane
+    for block in range(ceil_div(last - first, SUMMED)):
+        start = first + block * SUMMED
+        end = min(last, start + SUMMED)
+        transform_row(g, row, start, end, x, dy, scratch, v_plane, z, z_plane)
+        for j in range(6):
+            add_products(g, end - start, scratch + j * v_plane, z + j * z_plane,
+                         sums + j * (window + 16), block > 0)
+    if real is float:
+        f32.winograd_window_row(window, sums, window + 16, half, window)
+    else:
+        f64.winograd_window_row(window, sums, window + 16, half, window)
+
+
+cdef void weight_gradient(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                          const real *dy, real *dw, real *scratch,
+                          bint accumulate) noexcept nogil:
+    """dw (+)= Σ over the tiles of all samples."""
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), pieces = pieces_of(g, tiles), i, first, count
+    cdef Py_ssize_t window = g.depth * g.width, lane = row_lane_size(g)
+    cdef real *half = scratch + lanes * lane     # [piece][row][3][IC][OC]
+    cdef unsigned mode = 0
+    cdef int threads = team(c, <double> PLANES * tiles * window / FMAS)
+    threads = min(threads, <int> lanes)
+    with parallel(num_threads=threads):
+        mode = flush_denormals_on()
+        for i in prange(6 * pieces, schedule="dynamic"):
+            gradient_task(g, <int> (i % 6), share(i // 6, pieces, tiles),
+                          share(i // 6 + 1, pieces, tiles), x, dy, half + i * 3 * window,
+                          scratch + threadid() * lane)
+        for i in prange(ceil_div(window, SLAB), schedule="static"):
+            first = i * SLAB
+            count = min(<Py_ssize_t> SLAB, window - first)
+            if real is float:
+                f32.winograd_window_gradient(count, pieces, half + first, window, accumulate,
+                                             dw + first, window)
+            else:
+                f64.winograd_window_gradient(count, pieces, half + first, window, accumulate,
+                                             dw + first, window)
+        flush_denormals_restore(mode)
+
+
+cdef class WinogradWeightGradient(Step):
+    """dw, as `conv.ConvWeightGradient`.
+
+    Parameters
+    ----------
+    geometry : WinogradGeometry
+    x, dy : slot
+        (N, D, H, W, IC) and (N, D, OH, OW, OC), with the geometry's pixel strides.
+    dw : slot
+        (3, 3, IC, OC).
+    scratch : slot
+        ``geometry.gradient_scratch`` elements.
+    accumulate : bool
+        Add to dw instead of overwriting it; so does a pass that accumulates.
+    """
+
+    algorithm = "winograd"
+    cdef WinogradGeometry geometry
+    cdef Py_ssize_t x, dy, dw, scratch
+    cdef bint accumulate
+
+    def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t dy,
+                 Py_ssize_t dw, Py_ssize_t scratch, bint accumulate=False):
+        self.geometry, self.x, self.dy, self.dw = geometry, x, dy, dw
+        self.scratch, self.accumulate = scratch, accumulate
+        self.reads = (geometry.conv.x_extent(x), geometry.conv.y_extent(dy))
+        self.writes = (Extent(dw, 0, 9 * geometry.window),
+                       Extent(scratch, 0, geometry.gradient_scratch))
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef const Map *g = &self.geometry.forward
+        cdef bint accumulate = self.accumulate or c.accumulate
+        if c.f64:
+            weight_gradient(c, g, self.geometry.lanes, <const double *> c.ptr[self.x],
+                            <const double *> c.ptr[self.dy], <double *> c.ptr[self.dw],
+                            <double *> c.ptr[self.scratch], accumulate)
+        else:
+            weight_gradient(c, g, self.geometry.lanes, <const float *> c.ptr[self.x],
+                            <const float *> c.ptr[self.dy], <float *> c.ptr[self.dw],
+                            <float *> c.ptr[self.scratch], accumulate)

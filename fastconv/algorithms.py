@@ -1,0 +1,50 @@
+"""Which algorithm carries out a convolution: a function of one sample's shape.
+
+It knows nothing of the batch, the threads or the clock, so that a sample's result is the same bits
+wherever it is computed.
+"""
+
+import os
+
+from fastconv import shapes
+from fastconv._native.conv import ConvGeometry
+from fastconv._native.winograd import WinogradGeometry
+
+VARIABLE = "FASTCONV_CONV"
+CHOICES = ("auto", "direct", "winograd")
+CHANNELS = 16  # on both sides: below, transforms cost as much as the products that they save
+WINDOWS = 32 * 32  # IC · OC: below, the same holds for the sums of a weight gradient
+GAIN = 2.0  # how many times fewer multiplications: less on maps that tiles cover badly
+
+
+def choice(value: str | None = None) -> str:
+    """What the caller wants: ``value``, else the environment's ``FASTCONV_CONV``, else "auto"."""
+    if value is not None:
+        return shapes.choice(value, CHOICES, "convolution algorithm")
+    return shapes.choice(os.environ.get(VARIABLE) or "auto", CHOICES, VARIABLE)
+
+
+def convolution(geometry: ConvGeometry, direction: str = "forward", wanted: str = "auto") -> str:
+    """ "winograd" or "direct".
+
+    Winograd's F(4×4, 3×3) needs a quarter of the multiplications, or a little more where tiles
+    of 4×4 outputs stand out over the image. What it saves must pay for its transforms, which touch
+    each number once, whatever the channels.
+
+    Parameters
+    ----------
+    geometry : ConvGeometry
+    direction : {"forward", "input_gradient", "weight_gradient"}
+    wanted : {"auto", "direct", "winograd"}
+        "winograd" uses it wherever it is possible.
+    """
+    if wanted == "direct" or not WinogradGeometry.possible(geometry):
+        return "direct"
+    if wanted == "winograd":
+        return "winograd"
+    few = min(geometry.channels, geometry.filters) < CHANNELS
+    small = direction == "weight_gradient" and geometry.channels * geometry.filters < WINDOWS
+    height, width = geometry.in_size[1:] if direction == "input_gradient" else geometry.out_size[1:]
+    tiles = -(-height // 4) * -(-width // 4)
+    gain = 9 * height * width / (36 * tiles)
+    return "direct" if few or small or gain < GAIN else "winograd"
