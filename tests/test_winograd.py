@@ -43,6 +43,8 @@ class Tiled(Case):
         return WinogradGeometry(self.geometry)
 
     def windows(self, dtype, backward):
+        if self.tiled.wide:
+            return self.w.astype(dtype).ravel()
         size = self.tiled.backward_window_size if backward else self.tiled.forward_window_size
         windows = flat(size, dtype)
         step = WinogradWindows(self.tiled, weight=0, windows=1, backward=backward)
@@ -108,6 +110,8 @@ CASES = {
     "planes": Tiled(2, 6, 5, 6, 8, planes=3),
     "many channels": Tiled(1, 6, 6, 150, 170),
     "many tiles": Tiled(6, 23, 26, 3, 5),
+    "wide": Tiled(2, 6, 5, 250, 290, x_gap=2, y_gap=1),
+    "wide, many tiles": Tiled(35, 6, 7, 257, 256, pads=(ONE, NONE)),
 }
 
 
@@ -151,7 +155,7 @@ def test_gradient_is_added_when_asked(dtype):
     np.testing.assert_allclose(added, 3 + case.weight_gradient(dtype), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["many tiles", "many channels", "planes"])
+@pytest.mark.parametrize("name", ["many tiles", "many channels", "wide"])
 def test_threads_change_no_bit(name, dtype):
     same_for_all_teams(lambda: CASES[name].all(dtype))
 
@@ -246,6 +250,13 @@ def test_training_with_and_without_gives_the_same_network(monkeypatch):
         losses.append(model.fit(x, y, batch_size=8, epochs=3, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert losses[0] != losses[1]
+
+
+def test_a_wide_geometry_has_no_transformed_windows():
+    tiled = CASES["wide"].tiled
+    assert tiled.wide
+    with pytest.raises(ValueError, match="wide"):
+        WinogradWindows(tiled, weight=0, windows=1)
 
 
 def test_multiplications():

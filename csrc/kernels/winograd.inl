@@ -288,36 +288,64 @@ static void winograd_output(const fc_tile *tile, ptrdiff_t channels, const real 
     }
 }
 
-/* u = G w Gᵀ for rows input and cols ≤ GATHER_NR output channels, zero for the columns that are not
- * there. w[t * tap_step + k * row_step + j] for the taps t = 0..8; u has 36 panels of
- * [rows][GATHER_NR], plane apart. */
-static void winograd_window(ptrdiff_t rows, ptrdiff_t cols, const real *w, ptrdiff_t tap_step,
-                            ptrdiff_t row_step, real *u, ptrdiff_t plane)
+/* Entry i of G w for three vectors. */
+INLINE vec window_entry(const int i, const vec w[3])
 {
-    for (ptrdiff_t k = 0; k < rows; k++, w += row_step, u += GATHER_NR)
+    if (i == 0)
+        return w[0];
+    if (i == 5)
+        return w[2];
+    const int near = i < 3;
+    const real point = near ? POINT_A * (real)(-2.0 / 3) : POINT_B * (real)(1.0 / 6);
+    const vec odd = v_mul(v_set1(point), w[1]);
+    const vec even =
+        near ? v_mul(v_set1((real)(-2.0 / 3)), v_fma(v_set1((real)0.5), w[2], w[0]))
+             : v_fma(v_set1((real)(1.0 / 3)), w[2], v_mul(v_set1((real)(1.0 / 6)), w[0]));
+    return i % 2 ? v_add(even, odd) : v_sub(even, odd);
+}
+
+/* Row i of G w Gᵀ for VLEN output channels, the taps of which lie in g. */
+INLINE void window_row(const int i, const vec g[9], real *u, ptrdiff_t plane)
+{
+    vec half[3], t[6];
+    UNROLL(3)
+    for (int b = 0; b < 3; b++) {
+        const vec column[3] = {g[b], g[3 + b], g[6 + b]};
+        half[b] = window_entry(i, column);
+    }
+    window_line(half, t);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++)
+        v_store(u + j * plane, t[j]);
+}
+
+/* Rows first..last of u = G w Gᵀ for count input and cols ≤ GATHER_NR output channels, zero for the
+ * columns that are not there. w[t * tap_step + k * row_step + j] for the taps t = 0..8; u has six
+ * panels a row, each [count][GATHER_NR], plane apart. */
+static void winograd_window(ptrdiff_t count, ptrdiff_t cols, int first, int last, const real *w,
+                            ptrdiff_t tap_step, ptrdiff_t row_step, real *u, ptrdiff_t plane)
+{
+    for (ptrdiff_t k = 0; k < count; k++, w += row_step, u += GATHER_NR)
         for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN) {
-            vec g[3], half[3][6], t[6];
-            UNROLL(3)
-            for (int b = 0; b < 3; b++) {
-                UNROLL(3)
-                for (int a = 0; a < 3; a++) {
-                    const real *from = w + (3 * a + b) * tap_step + j;
-                    g[a] = j + VLEN <= cols ? v_load(from)
-                           : j < cols       ? v_load_tail(from, cols - j)
-                                            : v_zero();
-                }
-                window_line(g, half[b]);
+            vec g[9];
+            UNROLL(9)
+            for (int t = 0; t < 9; t++) {
+                const real *from = w + t * tap_step + j;
+                g[t] = j + VLEN <= cols ? v_load(from)
+                       : j < cols       ? v_load_tail(from, cols - j)
+                                        : v_zero();
             }
-            UNROLL(6)
-            for (int i = 0; i < 6; i++) {
-                UNROLL(3)
-                for (int b = 0; b < 3; b++)
-                    g[b] = half[b][i];
-                window_line(g, t);
-                UNROLL(6)
-                for (int b = 0; b < 6; b++)
-                    v_store(u + (6 * i + b) * plane + j, t[b]);
-            }
+            real *to = u + j;
+#define ROW(I)                                                                                     \
+    if (first <= I && I < last)                                                                    \
+        window_row(I, g, to, plane), to += 6 * plane;
+            ROW(0)
+            ROW(1)
+            ROW(2)
+            ROW(3)
+            ROW(4)
+            ROW(5)
+#undef ROW
         }
 }
 

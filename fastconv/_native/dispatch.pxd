@@ -44,8 +44,8 @@ cdef extern from "dispatch.h" nogil:
         void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const float *m,
                                 Py_ssize_t plane, const float *bias, int activation, float slope,
                                 float *y) noexcept nogil
-        void (*winograd_window)(Py_ssize_t rows, Py_ssize_t cols, const float *w,
-                                Py_ssize_t tap_step, Py_ssize_t row_step, float *u,
+        void (*winograd_window)(Py_ssize_t count, Py_ssize_t cols, int first, int last,
+                                const float *w, Py_ssize_t tap_step, Py_ssize_t row_step, float *u,
                                 Py_ssize_t plane) noexcept nogil
         void (*winograd_window_row)(Py_ssize_t count, const float *u, Py_ssize_t plane, float *h,
                                     Py_ssize_t h_plane) noexcept nogil
@@ -170,9 +170,9 @@ cdef extern from "dispatch.h" nogil:
         void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const double *m,
                                 Py_ssize_t plane, const double *bias, int activation, double slope,
                                 double *y) noexcept nogil
-        void (*winograd_window)(Py_ssize_t rows, Py_ssize_t cols, const double *w,
-                                Py_ssize_t tap_step, Py_ssize_t row_step, double *u,
-                                Py_ssize_t plane) noexcept nogil
+        void (*winograd_window)(Py_ssize_t count, Py_ssize_t cols, int first, int last,
+                                const double *w, Py_ssize_t tap_step, Py_ssize_t row_step,
+                                double *u, Py_ssize_t plane) noexcept nogil
         void (*winograd_window_row)(Py_ssize_t count, const double *u, Py_ssize_t plane, double *h,
                                     Py_ssize_t h_plane) noexcept nogil
         void (*winograd_window_gradient)(Py_ssize_t count, Py_ssize_t pieces, const double *h,

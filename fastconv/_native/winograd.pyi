@@ -6,6 +6,7 @@ from fastconv._native.step import Step
 class WinogradGeometry:
     conv: ConvGeometry
     lanes: int
+    wide: bool
     forward_window_size: int
     backward_window_size: int
     forward_scratch: int

@@ -7,11 +7,15 @@ touch each number once, are vectorised over channels. Formulas: csrc/kernels/win
 
 Forward and the input gradient are one walk: the input gradient is a convolution of dy with the
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
-caches: inputs, 36 products, outputs. The transformed windows are shared, [panel][plane][IC][NR].
+caches: inputs, 36 products, outputs. The transformed windows, four times the weights, are made once
+and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the other way
+round: transformed inputs of some tiles are shared, and a task takes one panel of the weights
+through all of it, transformed six planes at a time. Both give the same bits.
 
 The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
 task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
-three, and at the end rows and pieces are added in their order and turned into the nine taps.
+three, and at the end rows and pieces are added in their order and turned into the nine taps. Where
+channels are many and tiles few, a task is a block of IC × OC instead, with all planes and tiles.
 
 A tile's sums never look at other tiles, pieces are a function of shape and batch size: so threads
 change no bit.
@@ -39,6 +43,9 @@ cdef enum:
     PIECES = 16             # of the tiles in a weight gradient, at most,
     COPIES = 1 << 22        # while their sums have no more elements than this
     SLAB = 2048             # elements of one task when pieces are added
+    WIDE = 256 * 256        # IC · OC from which transformed windows do not fit the caches
+    SHARED = 128            # tiles whose transforms are shared then
+    BLOCK = 56              # rows of a task's block of a weight gradient then
 
 
 # ---- the tables, once per kernel ----------------------------------------------------------------
@@ -92,6 +99,8 @@ cdef class WinogradGeometry:
 
     Attributes
     ----------
+    wide : bool
+        The steps read the weights themselves: there are no transformed windows.
     forward_window_size, backward_window_size : int
         Elements of the transformed windows.
     forward_scratch, backward_scratch, gradient_scratch : int
@@ -123,6 +132,10 @@ cdef class WinogradGeometry:
                 and conv.dilation[1:] == (1, 1) and conv.pads[0] == (0, 0))
 
     @property
+    def wide(self):
+        return self.window >= WIDE
+
+    @property
     def forward_window_size(self):
         return _window_size(self.conv.channels, self.conv.filters)
 
@@ -132,21 +145,27 @@ cdef class WinogradGeometry:
 
     @property
     def forward_scratch(self):
-        return self.lanes * lane_size(&self.forward)
+        return walk_scratch(&self.forward, self.lanes)
 
     @property
     def backward_scratch(self):
-        return self.lanes * lane_size(&self.backward)
+        return walk_scratch(&self.backward, self.lanes)
 
     @property
     def gradient_scratch(self):
         pieces = self.pieces(2**40)     # a batch for which tiles are no limit
-        return self.lanes * row_lane_size(&self.forward) + pieces * 18 * self.window
+        by_rows = self.lanes * row_lane_size(&self.forward) + pieces * 18 * self.window
+        return max(by_rows, blocks_scratch(&self.forward, self.lanes)) if self.wide else by_rows
 
     @property
     def window(self):
         """Elements of one tap of the weights."""
         return self.conv.channels * self.conv.filters
+
+    def windows_extent(self, slot, backward):
+        """What a walk reads of the weights or their transforms."""
+        size = self.backward_window_size if backward else self.forward_window_size
+        return Extent(slot, 0, 9 * self.window if self.wide else size)
 
     cdef Py_ssize_t pieces(self, Py_ssize_t tiles) noexcept:
         return pieces_of(&self.forward, tiles)
@@ -181,6 +200,27 @@ cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcep
 cdef inline Py_ssize_t lane_size(const Map *g) noexcept nogil:
     """Scratch of a thread in a walk: transformed inputs, products of some columns."""
     return PLANES * (plane_size(TILES, g.depth) + plane_size(TILES, min(g.width, COLUMNS)))
+
+
+cdef inline Py_ssize_t panel_lane_size(const Map *g) noexcept nogil:
+    """Scratch of a thread in a wide walk: a row of six planes of windows, products."""
+    return 6 * g.depth * WIDEST + PLANES * plane_size(SHARED, WIDEST)
+
+
+cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
+    if g.depth * g.width < WIDE:
+        return lanes * lane_size(g)
+    return PLANES * plane_size(SHARED, g.depth) + lanes * panel_lane_size(g)
+
+
+cdef inline Py_ssize_t block_lane_size() noexcept nogil:
+    """Scratch of a thread that takes a block of a weight gradient: all planes, then half of it."""
+    return (PLANES + 18) * BLOCK * WIDEST
+
+
+cdef inline Py_ssize_t blocks_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
+    return (PLANES * (plane_size(SHARED, g.depth) + plane_size(SHARED, g.width))
+            + lanes * block_lane_size())
 
 
 cdef inline Py_ssize_t row_lane_size(const Map *g) noexcept nogil:
@@ -239,31 +279,44 @@ cdef inline Py_ssize_t destination_tile(const Map *g, Py_ssize_t index,
 
 # ---- windows ------------------------------------------------------------------------------------
 
-cdef void window_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
-                      Py_ssize_t last, const real *w, real *u) noexcept nogil:
-    """Rows first..last of the depth of one panel of transformed windows."""
+cdef void window_rows(const Map *g, bint backward, Py_ssize_t column, Py_ssize_t first,
+                      Py_ssize_t last, int row0, int row1, const real *w, real *u,
+                      Py_ssize_t plane) noexcept nogil:
+    """Rows row0..row1 of six planes of windows: columns column.., first..last of the depth."""
     cdef real[9 * DEPTH * WIDEST] turned
-    cdef Py_ssize_t nr = gather_nr(w), column = panel * nr, cols = min(nr, g.width - column)
-    cdef Py_ssize_t plane = g.depth * nr, tap = g.depth * g.width, t
-    u += panel * PLANES * plane + first * nr
+    cdef Py_ssize_t nr = gather_nr(w), cols = min(nr, g.width - column)
+    cdef Py_ssize_t tap = g.depth * g.width, i, start, count, t
     if not backward:        # w (9, depth, width)
         w += first * g.width + column
         if real is float:
-            f32.winograd_window(last - first, cols, w, tap, g.width, u, plane)
+            f32.winograd_window(last - first, cols, row0, row1, w, tap, g.width, u, plane)
         else:
-            f64.winograd_window(last - first, cols, w, tap, g.width, u, plane)
+            f64.winograd_window(last - first, cols, row0, row1, w, tap, g.width, u, plane)
         return
-    for t in range(9):      # w (9, width, depth), its taps the other way round
+    w += column * g.depth   # w (9, width, depth), its taps the other way round
+    for i in range(ceil_div(last - first, DEPTH)):
+        start = first + i * DEPTH
+        count = min(<Py_ssize_t> DEPTH, last - start)
+        for t in range(9):
+            if real is float:
+                f32.pack_panel(w + (8 - t) * tap + start, 1, g.depth, count, cols,
+                               turned + t * DEPTH * nr)
+            else:
+                f64.pack_panel(w + (8 - t) * tap + start, 1, g.depth, count, cols,
+                               turned + t * DEPTH * nr)
         if real is float:
-            f32.pack_panel(w + (8 - t) * tap + column * g.depth + first, 1, g.depth, last - first,
-                           cols, turned + t * DEPTH * nr)
+            f32.winograd_window(count, nr, row0, row1, turned, DEPTH * nr, nr,
+                                u + (start - first) * nr, plane)
         else:
-            f64.pack_panel(w + (8 - t) * tap + column * g.depth + first, 1, g.depth, last - first,
-                           cols, turned + t * DEPTH * nr)
-    if real is float:
-        f32.winograd_window(last - first, nr, turned, DEPTH * nr, nr, u, plane)
-    else:
-        f64.winograd_window(last - first, nr, turned, DEPTH * nr, nr, u, plane)
+            f64.winograd_window(count, nr, row0, row1, turned, DEPTH * nr, nr,
+                                u + (start - first) * nr, plane)
+
+
+cdef void window_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
+                      Py_ssize_t last, const real *w, real *u) noexcept nogil:
+    cdef Py_ssize_t nr = gather_nr(w), plane = g.depth * nr
+    window_rows(g, backward, panel * nr, first, last, 0, 6, w,
+                u + panel * PLANES * plane + first * nr, plane)
 
 
 cdef void transform_windows(const Context *c, const Map *g, bint backward, const real *w,
@@ -299,6 +352,8 @@ cdef class WinogradWindows(Step):
         self.geometry, self.weight, self.windows = geometry, weight, windows
         self.backward = backward
         size = geometry.backward_window_size if backward else geometry.forward_window_size
+        if geometry.wide:
+            raise ValueError("the steps of a wide geometry read the weights themselves")
         self.reads = (Extent(weight, 0, 9 * geometry.window),)
         self.writes = (Extent(windows, 0, size),)
 
@@ -384,10 +439,10 @@ cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, const real 
                           y + column)
 
 
-cdef void walk(const Context *c, const Map *g, Py_ssize_t lanes, const real *x, const real *u,
-               const real *bias, int activation, real slope, real *y,
-               real *scratch) noexcept nogil:
-    """y = activation(bias + x ∗ window) for all tiles of all samples."""
+cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                     const real *u, const real *bias, int activation, real slope, real *y,
+                     real *scratch) noexcept nogil:
+    """As `walk`, from transformed windows: tiles are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
@@ -402,6 +457,57 @@ cdef void walk(const Context *c, const Map *g, Py_ssize_t lanes, const real *x, 
         flush_denormals_restore(mode)
 
 
+cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
+                     Py_ssize_t last, const real *v, const real *w, const real *bias,
+                     int activation, real slope, real *y, real *scratch) noexcept nogil:
+    """One panel of columns for tiles first..last, whose transformed inputs are v."""
+    cdef Py_ssize_t nr = gather_nr(v), column = panel * nr, cols = min(nr, g.width - column)
+    cdef Py_ssize_t tiles = last - first, plane = plane_size(tiles, nr), row, j
+    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth)
+    cdef real *m = scratch + 6 * g.depth * nr
+    for row in range(6):
+        window_rows(g, backward, column, 0, g.depth, <int> row, <int> row + 1, w, scratch,
+                    g.depth * nr)
+        for j in range(6):
+            multiply(tiles, g.depth, cols, v + (6 * row + j) * v_plane, pitch(g.depth),
+                     scratch + j * g.depth * nr, m + (6 * row + j) * plane, pitch(nr))
+    transform_outputs(g, first, last, cols, m, pitch(nr), plane,
+                      bias + column if bias is not NULL else NULL, activation, slope, y + column)
+
+
+cdef void walk_wide(const Context *c, const Map *g, bint backward, Py_ssize_t lanes,
+                    const real *x, const real *w, const real *bias, int activation, real slope,
+                    real *y, real *scratch) noexcept nogil:
+    """As `walk`, from the weights themselves: panels are the tasks."""
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), chunks = ceil_div(tiles, SHARED), k, i
+    cdef Py_ssize_t first, last, panels = ceil_div(g.width, gather_nr(x))
+    cdef Py_ssize_t shared = PLANES * plane_size(SHARED, g.depth)
+    cdef unsigned mode = 0
+    cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
+    threads = min(threads, <int> lanes)
+    for k in range(chunks):
+        first, last = share(k, chunks, tiles), share(k + 1, chunks, tiles)
+        with parallel(num_threads=threads):
+            mode = flush_denormals_on()
+            for i in prange(first, last, schedule="static"):
+                transform_inputs(g, i, i + 1, x, scratch + (i - first) * pitch(g.depth),
+                                 plane_size(last - first, g.depth))
+            for i in prange(panels, schedule="dynamic"):
+                panel_task(g, backward, i, first, last, scratch, w, bias, activation, slope, y,
+                           scratch + shared + threadid() * panel_lane_size(g))
+            flush_denormals_restore(mode)
+
+
+cdef void walk(const Context *c, const Map *g, bint backward, Py_ssize_t lanes, const real *x,
+               const real *u, const real *bias, int activation, real slope, real *y,
+               real *scratch) noexcept nogil:
+    """y = activation(bias + x ∗ window) for all tiles of all samples."""
+    if g.depth * g.width >= WIDE:
+        walk_wide(c, g, backward, lanes, x, u, bias, activation, slope, y, scratch)
+    else:
+        walk_tiles(c, g, lanes, x, u, bias, activation, slope, y, scratch)
+
+
 cdef class WinogradForward(Step):
     """y = activation(bias + x ∗ weight), as `conv.ConvForward`.
 
@@ -411,7 +517,7 @@ cdef class WinogradForward(Step):
     x, y : slot
         (N, D, H, W, IC) and (N, D, OH, OW, OC), with the geometry's pixel strides.
     windows : slot
-        Written by `WinogradWindows`.
+        Written by `WinogradWindows`; the weights themselves where the geometry is ``wide``.
     scratch : slot
         ``geometry.forward_scratch`` elements.
     bias : slot, optional
@@ -436,7 +542,7 @@ cdef class WinogradForward(Step):
         self.geometry, self.x, self.windows, self.y = geometry, x, windows, y
         self.bias, self.scratch, self.activation, self.slope = bias, scratch, activation, slope
         self.reads = (geometry.conv.x_extent(x),
-                      Extent(windows, 0, geometry.forward_window_size))
+                      geometry.windows_extent(windows, False))
         if bias >= 0:
             self.reads += (Extent(bias, 0, geometry.conv.filters),)
         self.writes = (geometry.conv.y_extent(y), Extent(scratch, 0, geometry.forward_scratch))
@@ -445,11 +551,11 @@ cdef class WinogradForward(Step):
         cdef const Map *g = &self.geometry.forward
         cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
         if c.f64:
-            walk(c, g, self.geometry.lanes, <const double *> c.ptr[self.x],
+            walk(c, g, False, self.geometry.lanes, <const double *> c.ptr[self.x],
                  <const double *> c.ptr[self.windows], <const double *> bias, self.activation,
                  self.slope, <double *> c.ptr[self.y], <double *> c.ptr[self.scratch])
         else:
-            walk(c, g, self.geometry.lanes, <const float *> c.ptr[self.x],
+            walk(c, g, False, self.geometry.lanes, <const float *> c.ptr[self.x],
                  <const float *> c.ptr[self.windows], <const float *> bias, self.activation,
                  <float> self.slope, <float *> c.ptr[self.y], <float *> c.ptr[self.scratch])
 
@@ -463,7 +569,7 @@ cdef class WinogradInputGradient(Step):
     dy, dx : slot
         (N, D, OH, OW, OC) and (N, D, H, W, IC), with the geometry's pixel strides.
     windows : slot
-        Written by `WinogradWindows` with ``backward``.
+        Written by `WinogradWindows` with ``backward``; the weights where the geometry is ``wide``.
     scratch : slot
         ``geometry.backward_scratch`` elements.
     """
@@ -477,60 +583,61 @@ cdef class WinogradInputGradient(Step):
         self.geometry, self.dy, self.windows = geometry, dy, windows
         self.dx, self.scratch = dx, scratch
         self.reads = (geometry.conv.y_extent(dy),
-                      Extent(windows, 0, geometry.backward_window_size))
+                      geometry.windows_extent(windows, True))
         self.writes = (geometry.conv.x_extent(dx), Extent(scratch, 0, geometry.backward_scratch))
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.backward
         if c.f64:
-            walk(c, g, self.geometry.lanes, <const double *> c.ptr[self.dy],
+            walk(c, g, True, self.geometry.lanes, <const double *> c.ptr[self.dy],
                  <const double *> c.ptr[self.windows], NULL, 0, 0.0,
                  <double *> c.ptr[self.dx], <double *> c.ptr[self.scratch])
         else:
-            walk(c, g, self.geometry.lanes, <const float *> c.ptr[self.dy],
+            walk(c, g, True, self.geometry.lanes, <const float *> c.ptr[self.dy],
                  <const float *> c.ptr[self.windows], NULL, 0, <float> 0.0,
                  <float *> c.ptr[self.dx], <float *> c.ptr[self.scratch])
 
 
 # ---- weight gradient ----------------------------------------------------------------------------
 
-cdef void transform_row(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
-                        const real *dy, real *v, Py_ssize_t v_plane, real *z,
-                        Py_ssize_t z_plane) noexcept nogil:
-    """Row ``row`` of six planes of x and of dy for some tiles."""
+cdef void transform_rows(const Map *g, int row0, int row1, Py_ssize_t first, Py_ssize_t last,
+                         const real *x, const real *dy, real *v, Py_ssize_t v_plane, real *z,
+                         Py_ssize_t z_plane) noexcept nogil:
+    """Rows row0..row1 of six planes of x and of dy for some tiles."""
     cdef fc_tile source, end
     cdef Py_ssize_t i, at, to
     for i in range(first, last):
         at, to = source_tile(g, i, &source), destination_tile(g, i, &end)
         if real is float:
-            f32.winograd_input(&source, g.depth, row, row + 1, x + at, v, v_plane)
-            f32.winograd_gradient(&end, g.width, row, row + 1, dy + to, z, z_plane)
+            f32.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
+            f32.winograd_gradient(&end, g.width, row0, row1, dy + to, z, z_plane)
         else:
-            f64.winograd_input(&source, g.depth, row, row + 1, x + at, v, v_plane)
-            f64.winograd_gradient(&end, g.width, row, row + 1, dy + to, z, z_plane)
+            f64.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
+            f64.winograd_gradient(&end, g.width, row0, row1, dy + to, z, z_plane)
         v += pitch(g.depth)
         z += pitch(g.width)
 
 
-cdef void add_products(const Map *g, Py_ssize_t tiles, const real *v, const real *z, real *sums,
+cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t width,
+                       const real *v, const real *z, real *sums,
                        bint accumulate) noexcept nogil:
-    """One plane: sums[IC][OC] (+)= Σ over tiles of v · z."""
+    """One plane: sums[depth][width] (+)= Σ over tiles of v · z."""
     cdef fc_walk walk
-    cdef Py_ssize_t mr = outer_mr(v), nr = outer_nr(v), count = ceil_div(g.depth, mr)
+    cdef Py_ssize_t mr = outer_mr(v), nr = outer_nr(v), count = ceil_div(depth, mr)
     cdef Py_ssize_t i, panel, column, first, last, cols
     walk.count, walk.x_step, walk.dy_step = [1, 1, tiles], [0, 0, 0], [0, 0, 0]
     walk.x_step[2], walk.dy_step[2] = pitch(g.depth), pitch(g.width)
-    for panel in range(ceil_div(g.width, nr)):
+    for panel in range(ceil_div(width, nr)):
         column = panel * nr
-        cols = min(nr, g.width - column)
+        cols = min(nr, width - column)
         for i in range(count):
-            first, last = share(i, count, g.depth), share(i + 1, count, g.depth)
+            first, last = share(i, count, depth), share(i + 1, count, depth)
             if real is float:
                 f32.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * g.width + column, g.width, accumulate)
+                               sums + first * width + column, width, accumulate)
             else:
                 f64.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * g.width + column, g.width, accumulate)
+                               sums + first * width + column, width, accumulate)
 
 
 cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
@@ -543,9 +650,9 @@ cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last
     for block in range(ceil_div(last - first, SUMMED)):
         start = first + block * SUMMED
         end = min(last, start + SUMMED)
-        transform_row(g, row, start, end, x, dy, scratch, v_plane, z, z_plane)
+        transform_rows(g, row, row + 1, start, end, x, dy, scratch, v_plane, z, z_plane)
         for j in range(6):
-            add_products(g, end - start, scratch + j * v_plane, z + j * z_plane,
+            add_products(g, end - start, g.depth, g.width, scratch + j * v_plane, z + j * z_plane,
                          sums + j * (window + 16), block > 0)
     if real is float:
         f32.winograd_window_row(window, sums, window + 16, half, window)
@@ -553,10 +660,63 @@ cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last
         f64.winograd_window_row(window, sums, window + 16, half, window)
 
 
-cdef void weight_gradient(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
-                          const real *dy, real *dw, real *scratch,
-                          bint accumulate) noexcept nogil:
-    """dw (+)= Σ over the tiles of all samples."""
+cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t column,
+                     const real *v, Py_ssize_t v_plane, const real *z, Py_ssize_t z_plane,
+                     real *dw, bint accumulate, real *sums) noexcept nogil:
+    """A block of dw, BLOCK rows and a panel of columns at most, from all planes and tiles."""
+    cdef Py_ssize_t rows = min(<Py_ssize_t> BLOCK, g.depth - row), size, i, k, first
+    cdef Py_ssize_t cols = min(outer_nr(v), g.width - column), window = g.depth * g.width
+    cdef real *half = sums + PLANES * BLOCK * WIDEST
+    size = rows * cols
+    for i in range(PLANES):
+        for k in range(ceil_div(tiles, SUMMED)):
+            first = k * SUMMED
+            add_products(g, min(<Py_ssize_t> SUMMED, tiles - first), rows, cols,
+                         v + i * v_plane + first * pitch(g.depth) + row,
+                         z + i * z_plane + first * pitch(g.width) + column, sums + i * size,
+                         k > 0)
+    for i in range(6):
+        if real is float:
+            f32.winograd_window_row(size, sums + 6 * i * size, size, half + 3 * i * size, size)
+        else:
+            f64.winograd_window_row(size, sums + 6 * i * size, size, half + 3 * i * size, size)
+    dw += row * g.width + column
+    for i in range(rows):
+        if real is float:
+            f32.winograd_window_gradient(cols, 1, half + i * cols, size, accumulate,
+                                         dw + i * g.width, window)
+        else:
+            f64.winograd_window_gradient(cols, 1, half + i * cols, size, accumulate,
+                                         dw + i * g.width, window)
+
+
+cdef void gradient_by_blocks(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                             const real *dy, real *dw, real *scratch,
+                             bint accumulate) noexcept nogil:
+    """dw (+)= Σ over the tiles of all samples, which are few."""
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), rows = ceil_div(g.depth, BLOCK), i
+    cdef Py_ssize_t nr = outer_nr(x), columns = ceil_div(g.width, nr)
+    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), z_plane = plane_size(tiles, g.width)
+    cdef real *z = scratch + PLANES * v_plane
+    cdef real *lane = z + PLANES * z_plane
+    cdef unsigned mode = 0
+    cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
+    threads = min(threads, <int> lanes)
+    with parallel(num_threads=threads):
+        mode = flush_denormals_on()
+        for i in prange(tiles, schedule="static"):
+            transform_rows(g, 0, 6, i, i + 1, x, dy, scratch + i * pitch(g.depth), v_plane,
+                           z + i * pitch(g.width), z_plane)
+        for i in prange(rows * columns, schedule="dynamic"):
+            block_task(g, tiles, i % rows * BLOCK, i // rows * nr, scratch, v_plane, z, z_plane,
+                       dw, accumulate, lane + threadid() * block_lane_size())
+        flush_denormals_restore(mode)
+
+
+cdef void gradient_by_rows(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                           const real *dy, real *dw, real *scratch,
+                           bint accumulate) noexcept nogil:
+    """dw (+)= Σ over the tiles of all samples, row by row of the planes."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), pieces = pieces_of(g, tiles), i, first, count
     cdef Py_ssize_t window = g.depth * g.width, lane = row_lane_size(g)
     cdef real *half = scratch + lanes * lane     # [piece][row][3][IC][OC]
@@ -579,6 +739,16 @@ cdef void weight_gradient(const Context *c, const Map *g, Py_ssize_t lanes, cons
                 f64.winograd_window_gradient(count, pieces, half + first, window, accumulate,
                                              dw + first, window)
         flush_denormals_restore(mode)
+
+
+cdef void weight_gradient(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                          const real *dy, real *dw, real *scratch,
+                          bint accumulate) noexcept nogil:
+    """dw (+)= Σ over the tiles of all samples."""
+    if g.depth * g.width >= WIDE and c.n * image_tiles(g) <= SHARED:
+        gradient_by_blocks(c, g, lanes, x, dy, dw, scratch, accumulate)
+    else:
+        gradient_by_rows(c, g, lanes, x, dy, dw, scratch, accumulate)
 
 
 cdef class WinogradWeightGradient(Step):

@@ -107,7 +107,9 @@ class _Weighted(Layer):
     def _emit_windows(
         self, b: "Builder", tiled: winograd.WinogradGeometry, backward: bool = False
     ) -> int:
-        """The slot of the transformed weights."""
+        """The slot of the transformed weights; of the weights where steps transform them."""
+        if tiled.wide:
+            return b.parameter(self.weight)
         size = tiled.backward_window_size if backward else tiled.forward_window_size
         windows = b.buffer(0, size)
         weight = b.parameter(self.weight)
