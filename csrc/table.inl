@@ -18,15 +18,16 @@ typedef struct {
     /* kernels/winograd.inl */
     void (*winograd_input)(const fc_tile *tile, ptrdiff_t channels, int first, int last,
                            const real *x, real *v, ptrdiff_t plane);
-    void (*winograd_gradient)(const fc_tile *tile, ptrdiff_t channels, int first, int last,
-                              const real *dy, real *v, ptrdiff_t plane);
-    void (*winograd_output)(const fc_tile *tile, ptrdiff_t channels, const real *m, ptrdiff_t plane,
-                            const real *bias, int activation, real slope, real *y);
-    void (*winograd_window)(ptrdiff_t count, ptrdiff_t cols, int first, int last, const real *w,
-                            ptrdiff_t tap_step, ptrdiff_t row_step, real *u, ptrdiff_t plane);
-    void (*winograd_window_row)(ptrdiff_t count, const real *u, ptrdiff_t plane, real *h,
-                                ptrdiff_t h_plane);
-    void (*winograd_window_gradient)(ptrdiff_t count, ptrdiff_t pieces, const real *h,
+    void (*winograd_gradient)(int window, const fc_tile *tile, ptrdiff_t channels, int first,
+                              int last, const real *dy, real *v, ptrdiff_t plane);
+    void (*winograd_output)(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
+                            ptrdiff_t plane, const real *bias, int activation, real slope, real *y);
+    void (*winograd_window)(int window, ptrdiff_t count, ptrdiff_t cols, int first, int last,
+                            const real *w, ptrdiff_t tap_step, ptrdiff_t row_step, real *u,
+                            ptrdiff_t plane);
+    void (*winograd_window_half)(int window, ptrdiff_t count, const real *u, ptrdiff_t plane,
+                                 real *h, ptrdiff_t h_plane);
+    void (*winograd_window_gradient)(int window, ptrdiff_t count, ptrdiff_t pieces, const real *h,
                                      ptrdiff_t plane, int accumulate, real *dw, ptrdiff_t tap_step);
 
     /* kernels/activation.inl */

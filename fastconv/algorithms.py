@@ -13,7 +13,6 @@ from fastconv._native.winograd import WinogradGeometry
 VARIABLE = "FASTCONV_CONV"
 CHOICES = ("auto", "direct", "winograd")
 CHANNELS = 16  # on both sides: below, transforms cost as much as the products that they save
-WINDOWS = 32 * 32  # IC · OC: below, the same holds for the sums of a weight gradient
 GAIN = 2.0  # how many times fewer multiplications: less on maps that tiles cover badly
 
 
@@ -27,9 +26,9 @@ def choice(value: str | None = None) -> str:
 def convolution(geometry: ConvGeometry, direction: str = "forward", wanted: str = "auto") -> str:
     """ "winograd" or "direct".
 
-    Winograd's F(4×4, 3×3) needs a quarter of the multiplications, or a little more where tiles
-    of 4×4 outputs stand out over the image. What it saves must pay for its transforms, which touch
-    each number once, whatever the channels.
+    Winograd's F(4×4, 3×3) needs a quarter of the multiplications, F(2×2, 5×5) 36/100, or a little
+    more where tiles of outputs stand out over the image. What it saves must pay for its transforms,
+    which touch each number once, whatever the channels.
 
     Parameters
     ----------
@@ -43,8 +42,9 @@ def convolution(geometry: ConvGeometry, direction: str = "forward", wanted: str 
     if wanted == "winograd":
         return "winograd"
     few = min(geometry.channels, geometry.filters) < CHANNELS
-    small = direction == "weight_gradient" and geometry.channels * geometry.filters < WINDOWS
     height, width = geometry.in_size[1:] if direction == "input_gradient" else geometry.out_size[1:]
-    tiles = -(-height // 4) * -(-width // 4)
-    gain = 9 * height * width / (36 * tiles)
-    return "direct" if few or small or gain < GAIN else "winograd"
+    window = geometry.kernel[2]
+    outputs = 7 - window  # of a tile, along one axis
+    tiles = -(-height // outputs) * -(-width // outputs)
+    gain = window**2 * height * width / (36 * tiles)
+    return "direct" if few or gain < GAIN else "winograd"

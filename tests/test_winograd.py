@@ -1,4 +1,4 @@
-"""Winograd's F(4×4, 3×3): every table against the textbook form, its error, and who chooses it."""
+"""Winograd's filtering: every table against the textbook form, its error, and who chooses it."""
 
 from math import prod
 
@@ -34,8 +34,9 @@ def dtype(request):
 class Tiled(Case):
     """A `Case` whose three directions run by Winograd."""
 
-    def __init__(self, n, height, width, channels, filters, pads=(ONE, ONE), planes=1, **kwargs):
-        super().__init__(n, (planes, height, width), (1, 3, 3), channels, filters,
+    def __init__(self, n, height, width, channels, filters, pads=(ONE, ONE), planes=1, window=3,
+                 **kwargs):  # fmt: skip
+        super().__init__(n, (planes, height, width), (1, window, window), channels, filters,
                          pads=(NONE, *pads), **kwargs)  # fmt: skip
 
     @property
@@ -111,6 +112,10 @@ CASES = {
     "many channels": Tiled(1, 6, 6, 150, 170),
     "many tiles": Tiled(6, 23, 26, 3, 5),
     "wide": Tiled(2, 6, 5, 250, 290, x_gap=2, y_gap=1),
+    "5x5": Tiled(2, 9, 12, 17, 35, pads=((2, 2), (2, 2)), window=5),
+    "5x5, valid": Tiled(2, 8, 7, 6, 5, pads=(NONE, NONE), window=5, x_gap=1, y_gap=3),
+    "5x5, smaller than a window": Tiled(2, 3, 1, 4, 3, pads=((2, 1), (4, 3)), window=5),
+    "5x5, wide": Tiled(2, 6, 5, 250, 290, pads=((2, 2), (2, 2)), window=5),
     "wide, many tiles": Tiled(35, 6, 7, 257, 256, pads=(ONE, NONE)),
 }
 
@@ -128,12 +133,14 @@ def test_matches_the_textbook(name, dtype):
     channels=st.integers(1, 40),
     filters=st.integers(1, 40),
     gaps=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    window=st.sampled_from((3, 5)),
     seed=st.integers(0, 99),
 )
-def test_any_shape(n, size, pads, channels, filters, gaps, seed):
-    if any(s + sum(p) < 3 for s, p in zip(size, pads, strict=True)):
-        pads = (ONE, ONE)
-    case = Tiled(n, *size, channels, filters, pads, x_gap=gaps[0], y_gap=gaps[1], seed=seed)
+def test_any_shape(n, size, pads, channels, filters, gaps, window, seed):
+    if any(s + sum(p) < window for s, p in zip(size, pads, strict=True)):
+        pads = ((window // 2, window // 2),) * 2
+    case = Tiled(n, *size, channels, filters, pads, window=window, x_gap=gaps[0], y_gap=gaps[1],
+                 seed=seed)  # fmt: skip
     for name in TABLES:
         with table(name) as kind:
             check(case, kind)
@@ -155,7 +162,7 @@ def test_gradient_is_added_when_asked(dtype):
     np.testing.assert_allclose(added, 3 + case.weight_gradient(dtype), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["many tiles", "many channels", "wide"])
+@pytest.mark.parametrize("name", ["many tiles", "many channels", "wide", "5x5"])
 def test_threads_change_no_bit(name, dtype):
     same_for_all_teams(lambda: CASES[name].all(dtype))
 
@@ -169,14 +176,16 @@ def test_a_sample_is_the_same_in_any_batch(dtype):
 
 
 @pytest.mark.parametrize(
-    ("n", "height", "channels", "filters"),
-    [(1, 56, 64, 64), (2, 28, 128, 128), (2, 14, 256, 256), (2, 14, 512, 512), (8, 32, 16, 16)],
-)
-def test_float32_error_on_layers_of_the_field(n, height, channels, filters):
+    ("n", "height", "channels", "filters", "window"),
+    [(1, 56, 64, 64, 3), (2, 28, 128, 128, 3), (2, 14, 256, 256, 3), (2, 14, 512, 512, 3),
+     (8, 32, 16, 16, 3), (1, 27, 64, 192, 5)],
+)  # fmt: skip
+def test_float32_error_on_layers_of_the_field(n, height, channels, filters, window):
     """Inputs after a ReLU, weights as He draws them: an error far below what is promised."""
-    case = Tiled(n, height, height, channels, filters)
+    pad = (window // 2,) * 2
+    case = Tiled(n, height, height, channels, filters, (pad, pad), window=window)
     case.x = np.maximum(case.x, 0)
-    case.w *= (2 / (9 * channels)) ** 0.5
+    case.w *= (2 / (window**2 * channels)) ** 0.5
     for found, exact in zip(case.all(np.float32), case.all(np.float64), strict=True):
         error = np.abs(found - exact).max() / np.abs(exact).max()
         assert error <= LARGEST_ERROR / 4
@@ -192,18 +201,18 @@ def geometry(size, channels, filters, kernel=3, strides=1, groups=1, dilation=1)
 
 
 def test_what_is_chosen():
-    """The cases that were measured; see docs/numerics.md."""
+    """The cases that were measured; see docs/architecture.md."""
     choose = algorithms.convolution
     for size, channels in ((224, 64), (56, 64), (28, 128), (14, 256), (14, 512), (7, 512)):
         for direction in ("forward", "input_gradient", "weight_gradient"):
             assert choose(geometry(size, channels, channels), direction) == "winograd"
+    assert choose(geometry(27, 64, 192, kernel=5)) == "winograd"
     assert choose(geometry(32, 16, 16)) == "winograd"
-    assert choose(geometry(32, 16, 16), "weight_gradient") == "direct"
     for few in (geometry(224, 3, 64), geometry(28, 1, 32), geometry(5, 64, 64)):
         assert choose(few) == "direct"
         assert choose(few, wanted="winograd") == "winograd"
     for impossible in (
-        geometry(28, 64, 64, kernel=5), geometry(28, 64, 64, strides=2),
+        geometry(28, 64, 64, kernel=7), geometry(28, 64, 64, strides=2),
         geometry(28, 64, 64, groups=2), geometry(28, 64, 64, dilation=2),
     ):  # fmt: skip
         assert choose(impossible, wanted="winograd") == "direct"

@@ -39,19 +39,21 @@ cdef extern from "dispatch.h" nogil:
                            bint accumulate) noexcept nogil
         void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
                                const float *x, float *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_gradient)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
-                                  const float *dy, float *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const float *m,
-                                Py_ssize_t plane, const float *bias, int activation, float slope,
-                                float *y) noexcept nogil
-        void (*winograd_window)(Py_ssize_t count, Py_ssize_t cols, int first, int last,
-                                const float *w, Py_ssize_t tap_step, Py_ssize_t row_step, float *u,
-                                Py_ssize_t plane) noexcept nogil
-        void (*winograd_window_row)(Py_ssize_t count, const float *u, Py_ssize_t plane, float *h,
-                                    Py_ssize_t h_plane) noexcept nogil
-        void (*winograd_window_gradient)(Py_ssize_t count, Py_ssize_t pieces, const float *h,
-                                         Py_ssize_t plane, bint accumulate, float *dw,
-                                         Py_ssize_t tap_step) noexcept nogil
+        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,
+                                  int last, const float *dy, float *v,
+                                  Py_ssize_t plane) noexcept nogil
+        void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
+                                const float *m, Py_ssize_t plane, const float *bias,
+                                int activation, float slope, float *y) noexcept nogil
+        void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
+                                const float *w, Py_ssize_t tap_step, Py_ssize_t row_step,
+                                float *u, Py_ssize_t plane) noexcept nogil
+        void (*winograd_window_half)(int window, Py_ssize_t count, const float *u,
+                                     Py_ssize_t plane, float *h,
+                                     Py_ssize_t h_plane) noexcept nogil
+        void (*winograd_window_gradient)(int window, Py_ssize_t count, Py_ssize_t pieces,
+                                         const float *h, Py_ssize_t plane, bint accumulate,
+                                         float *dw, Py_ssize_t tap_step) noexcept nogil
         void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, float alpha,
                                    float beta, float gamma, const float *x, Py_ssize_t x_stride,
                                    float *y, Py_ssize_t y_stride) noexcept nogil
@@ -165,19 +167,21 @@ cdef extern from "dispatch.h" nogil:
                            bint accumulate) noexcept nogil
         void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
                                const double *x, double *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_gradient)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
-                                  const double *dy, double *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_output)(const fc_tile *tile, Py_ssize_t channels, const double *m,
-                                Py_ssize_t plane, const double *bias, int activation, double slope,
-                                double *y) noexcept nogil
-        void (*winograd_window)(Py_ssize_t count, Py_ssize_t cols, int first, int last,
+        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,
+                                  int last, const double *dy, double *v,
+                                  Py_ssize_t plane) noexcept nogil
+        void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
+                                const double *m, Py_ssize_t plane, const double *bias,
+                                int activation, double slope, double *y) noexcept nogil
+        void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
                                 const double *w, Py_ssize_t tap_step, Py_ssize_t row_step,
                                 double *u, Py_ssize_t plane) noexcept nogil
-        void (*winograd_window_row)(Py_ssize_t count, const double *u, Py_ssize_t plane, double *h,
-                                    Py_ssize_t h_plane) noexcept nogil
-        void (*winograd_window_gradient)(Py_ssize_t count, Py_ssize_t pieces, const double *h,
-                                         Py_ssize_t plane, bint accumulate, double *dw,
-                                         Py_ssize_t tap_step) noexcept nogil
+        void (*winograd_window_half)(int window, Py_ssize_t count, const double *u,
+                                     Py_ssize_t plane, double *h,
+                                     Py_ssize_t h_plane) noexcept nogil
+        void (*winograd_window_gradient)(int window, Py_ssize_t count, Py_ssize_t pieces,
+                                         const double *h, Py_ssize_t plane, bint accumulate,
+                                         double *dw, Py_ssize_t tap_step) noexcept nogil
         void (*activation_forward)(int kind, Py_ssize_t rows, Py_ssize_t cols, double alpha,
                                    double beta, double gamma, const double *x, Py_ssize_t x_stride,
                                    double *y, Py_ssize_t y_stride) noexcept nogil

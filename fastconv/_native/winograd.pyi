@@ -1,4 +1,4 @@
-"""Convolutions of 3×3 windows and stride 1 by Winograd's minimal filtering F(4×4, 3×3)."""
+"""Convolutions of stride 1 by Winograd's minimal filtering: F(4×4, 3×3) and F(2×2, 5×5)."""
 
 from fastconv._native.conv import ConvGeometry
 from fastconv._native.step import Step

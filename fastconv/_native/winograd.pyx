@@ -1,21 +1,23 @@
-"""Convolutions of 3×3 windows and stride 1 by Winograd's minimal filtering F(4×4, 3×3).
+"""Convolutions of stride 1 by Winograd's minimal filtering: F(4×4, 3×3) and F(2×2, 5×5).
 
-Design. An image is cut into tiles of 4×4 outputs, each seen by 6×6 inputs. Transformed, the
-convolution becomes 36 products, one per *plane*: tiles × IC by IC × OC, which the micro-kernel of
-the direct convolution carries. A quarter of the multiplications is left, and the transforms, which
-touch each number once, are vectorised over channels. Formulas: csrc/kernels/winograd.inl.
+Design. An image is cut into tiles of 4×4 outputs (2×2 for windows of 5×5), each seen by 6×6 inputs.
+Transformed, the convolution becomes 36 products, one per *plane*: tiles × IC by IC × OC, which the
+micro-kernel of the direct convolution carries. A quarter of the multiplications is left (36/100 for
+5×5), and the transforms, which touch each number once, are vectorised over channels. Formulas:
+csrc/kernels/winograd.inl.
 
 Forward and the input gradient are one walk: the input gradient is a convolution of dy with the
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
-caches: inputs, 36 products, outputs. The transformed windows, four times the weights, are made once
-and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the other way
-round: transformed inputs of some tiles are shared, and a task takes one panel of the weights
+caches: inputs, 36 products, outputs. The transformed windows, a multiple of the weights, are made
+once and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the
+other way round: transformed inputs of some tiles are shared, and a task takes one panel of the weights
 through all of it, transformed six planes at a time. Both give the same bits.
 
 The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
 task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
-three, and at the end rows and pieces are added in their order and turned into the nine taps. Where
-channels are many and tiles few, a task is a block of IC × OC instead, with all planes and tiles.
+the window's columns, and at the end rows and pieces are added in their order and turned into taps.
+Where channels are many and tiles few, a task is a block of IC × OC instead, with all planes and
+tiles.
 
 A tile's sums never look at other tiles, pieces are a function of shape and batch size: so threads
 change no bit.
@@ -34,6 +36,7 @@ from fastconv._native.step import Extent
 
 cdef enum:
     PLANES = 36
+    LARGEST = 5             # window
     WIDEST = 32             # every table's gather_nr and outer_nr divide this, and so does its VLEN
     TALLEST = 16            # no table's gather_mr is larger
     TILES = 56              # of a task: the transformed windows are read once for so many
@@ -83,14 +86,15 @@ cdef inline Py_ssize_t pitch(Py_ssize_t channels) noexcept nogil:
 # ---- geometry -----------------------------------------------------------------------------------
 
 cdef struct Map:
-    # from one image to another: output o sees inputs o − pad .. o − pad + 2
+    # from one image to another: output o sees inputs o − pad .. o − pad + window − 1
+    int window, outputs     # of the window and of a tile, along one axis
     Py_ssize_t[2] src, dst, pad, tiles
     Py_ssize_t src_stride, dst_stride, depth, width
     Py_ssize_t images       # of a sample: its planes
 
 
 cdef class WinogradGeometry:
-    """The same shapes as a `ConvGeometry` with 3×3 windows, as tiles.
+    """The same shapes as a `ConvGeometry` with 3×3 or 5×5 windows, as tiles.
 
     Parameters
     ----------
@@ -113,23 +117,24 @@ cdef class WinogradGeometry:
 
     def __init__(self, conv):
         if not self.possible(conv):
-            raise ValueError("Winograd's filtering is for windows of 3×3, stride and dilation 1, "
-                             "one group")
+            raise ValueError("Winograd's filtering is for windows of 3×3 or 5×5, stride and "
+                             "dilation 1, one group")
         self.conv = conv
         self.lanes = num_threads()
         planes, *src = conv.in_size
         dst = conv.out_size[1:]
         pad = [before for before, _ in conv.pads[1:]]
-        self.forward = _map(src, dst, pad, conv.x_stride, conv.y_stride, conv.channels,
+        window = conv.kernel[2]
+        self.forward = _map(window, src, dst, pad, conv.x_stride, conv.y_stride, conv.channels,
                             conv.filters, planes)
-        self.backward = _map(dst, src, [2 - p for p in pad], conv.y_stride, conv.x_stride,
-                             conv.filters, conv.channels, planes)
+        self.backward = _map(window, dst, src, [window - 1 - p for p in pad], conv.y_stride,
+                             conv.x_stride, conv.filters, conv.channels, planes)
 
     @staticmethod
     def possible(conv):
-        """Whether a convolution is one of 3×3 windows, stride and dilation 1, in one group."""
-        return (conv.kernel == (1, 3, 3) and conv.strides == (1, 1, 1) and conv.groups == 1
-                and conv.dilation[1:] == (1, 1) and conv.pads[0] == (0, 0))
+        """Whether windows are of 3×3 or 5×5, stride and dilation 1, in one group."""
+        return (conv.kernel in ((1, 3, 3), (1, 5, 5)) and conv.strides == (1, 1, 1)
+                and conv.groups == 1 and conv.dilation[1:] == (1, 1) and conv.pads[0] == (0, 0))
 
     @property
     def wide(self):
@@ -154,7 +159,8 @@ cdef class WinogradGeometry:
     @property
     def gradient_scratch(self):
         pieces = self.pieces(2**40)     # a batch for which tiles are no limit
-        by_rows = self.lanes * row_lane_size(&self.forward) + pieces * 18 * self.window
+        by_rows = (self.lanes * row_lane_size(&self.forward)
+                   + pieces * 6 * self.forward.window * self.window)
         return max(by_rows, blocks_scratch(&self.forward, self.lanes)) if self.wide else by_rows
 
     @property
@@ -165,7 +171,11 @@ cdef class WinogradGeometry:
     def windows_extent(self, slot, backward):
         """What a walk reads of the weights or their transforms."""
         size = self.backward_window_size if backward else self.forward_window_size
-        return Extent(slot, 0, 9 * self.window if self.wide else size)
+        return Extent(slot, 0, self.weight_size if self.wide else size)
+
+    @property
+    def weight_size(self):
+        return self.forward.window ** 2 * self.window
 
     cdef Py_ssize_t pieces(self, Py_ssize_t tiles) noexcept:
         return pieces_of(&self.forward, tiles)
@@ -175,10 +185,11 @@ cdef class WinogradGeometry:
         return n * image_tiles(&self.forward) * PLANES * self.window
 
 
-cdef Map _map(src, dst, pad, src_stride, dst_stride, depth, width, images):
+cdef Map _map(window, src, dst, pad, src_stride, dst_stride, depth, width, images):
     cdef Map m
+    m.window, m.outputs = window, 7 - window
     m.src, m.dst, m.pad = src, dst, pad
-    m.tiles = [ceil_div(size, 4) for size in dst]
+    m.tiles = [ceil_div(size, 7 - window) for size in dst]
     m.src_stride, m.dst_stride, m.depth, m.width, m.images = (
         src_stride, dst_stride, depth, width, images)
     return m
@@ -203,8 +214,8 @@ cdef inline Py_ssize_t lane_size(const Map *g) noexcept nogil:
 
 
 cdef inline Py_ssize_t panel_lane_size(const Map *g) noexcept nogil:
-    """Scratch of a thread in a wide walk: a row of six planes of windows, products."""
-    return 6 * g.depth * WIDEST + PLANES * plane_size(SHARED, WIDEST)
+    """Scratch of a thread in a wide walk: a panel turned over, a row of its planes, products."""
+    return (6 + g.window * g.window) * g.depth * WIDEST + PLANES * plane_size(SHARED, WIDEST)
 
 
 cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
@@ -215,7 +226,7 @@ cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nog
 
 cdef inline Py_ssize_t block_lane_size() noexcept nogil:
     """Scratch of a thread that takes a block of a weight gradient: all planes, then half of it."""
-    return (PLANES + 18) * BLOCK * WIDEST
+    return (PLANES + 6 * LARGEST) * BLOCK * WIDEST
 
 
 cdef inline Py_ssize_t blocks_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
@@ -234,7 +245,7 @@ cdef inline Py_ssize_t pieces_of(const Map *g, Py_ssize_t tiles) noexcept nogil:
     A piece's part of x and dy should stay in the last cache while its six rows pass over it.
     """
     cdef Py_ssize_t pieces = 1
-    while (2 * pieces <= PIECES and 2 * pieces * 18 * g.depth * g.width <= COPIES
+    while (2 * pieces <= PIECES and 2 * pieces * 6 * g.window * g.depth * g.width <= COPIES
            and 4 * pieces * SUMMED <= tiles):
         pieces *= 2
     return pieces
@@ -250,8 +261,8 @@ cdef inline void clip(Py_ssize_t start, Py_ssize_t size, Py_ssize_t extent, Py_s
 cdef inline Py_ssize_t find_tile(const Map *g, Py_ssize_t tile, Py_ssize_t *origin) noexcept nogil:
     """The image that holds a tile, and its first output there."""
     cdef Py_ssize_t rest = tile // g.tiles[1]
-    origin[1] = 4 * (tile % g.tiles[1])
-    origin[0] = 4 * (rest % g.tiles[0])
+    origin[1] = g.outputs * (tile % g.tiles[1])
+    origin[0] = g.outputs * (rest % g.tiles[0])
     return rest // g.tiles[0]
 
 
@@ -268,55 +279,53 @@ cdef inline Py_ssize_t source_tile(const Map *g, Py_ssize_t index, fc_tile *tile
 
 cdef inline Py_ssize_t destination_tile(const Map *g, Py_ssize_t index,
                                         fc_tile *tile) noexcept nogil:
-    """The 4×4 outputs of a tile: elements from the first image to the first of them."""
+    """The outputs of a tile: elements from the first image to the first of them."""
     cdef Py_ssize_t[2] origin
     cdef Py_ssize_t image = find_tile(g, index, origin), i
     for i in range(2):
-        clip(origin[i], 4, g.dst[i], &tile.first[i], &tile.last[i])
+        clip(origin[i], g.outputs, g.dst[i], &tile.first[i], &tile.last[i])
     tile.row_step, tile.pixel_step = g.dst[1] * g.dst_stride, g.dst_stride
     return ((image * g.dst[0] + origin[0]) * g.dst[1] + origin[1]) * g.dst_stride
 
 
 # ---- windows ------------------------------------------------------------------------------------
 
-cdef void window_rows(const Map *g, bint backward, Py_ssize_t column, Py_ssize_t first,
-                      Py_ssize_t last, int row0, int row1, const real *w, real *u,
-                      Py_ssize_t plane) noexcept nogil:
-    """Rows row0..row1 of six planes of windows: columns column.., first..last of the depth."""
-    cdef real[9 * DEPTH * WIDEST] turned
-    cdef Py_ssize_t nr = gather_nr(w), cols = min(nr, g.width - column)
-    cdef Py_ssize_t tap = g.depth * g.width, i, start, count, t
-    if not backward:        # w (9, depth, width)
-        w += first * g.width + column
+cdef void turn(const Map *g, Py_ssize_t column, Py_ssize_t first, Py_ssize_t count,
+               const real *w, real *turned) noexcept nogil:
+    """turned[tap][count][NR]: the window as backward sees it, from w (taps, width, depth)."""
+    cdef Py_ssize_t nr = gather_nr(w), cols = min(nr, g.width - column), t
+    cdef Py_ssize_t taps = g.window * g.window, tap = g.depth * g.width
+    w += column * g.depth + first
+    for t in range(taps):
         if real is float:
-            f32.winograd_window(last - first, cols, row0, row1, w, tap, g.width, u, plane)
+            f32.pack_panel(w + (taps - 1 - t) * tap, 1, g.depth, count, cols,
+                           turned + t * count * nr)
         else:
-            f64.winograd_window(last - first, cols, row0, row1, w, tap, g.width, u, plane)
-        return
-    w += column * g.depth   # w (9, width, depth), its taps the other way round
-    for i in range(ceil_div(last - first, DEPTH)):
-        start = first + i * DEPTH
-        count = min(<Py_ssize_t> DEPTH, last - start)
-        for t in range(9):
-            if real is float:
-                f32.pack_panel(w + (8 - t) * tap + start, 1, g.depth, count, cols,
-                               turned + t * DEPTH * nr)
-            else:
-                f64.pack_panel(w + (8 - t) * tap + start, 1, g.depth, count, cols,
-                               turned + t * DEPTH * nr)
-        if real is float:
-            f32.winograd_window(count, nr, row0, row1, turned, DEPTH * nr, nr,
-                                u + (start - first) * nr, plane)
-        else:
-            f64.winograd_window(count, nr, row0, row1, turned, DEPTH * nr, nr,
-                                u + (start - first) * nr, plane)
+            f64.pack_panel(w + (taps - 1 - t) * tap, 1, g.depth, count, cols,
+                           turned + t * count * nr)
+
+
+cdef inline void window_rows(const Map *g, Py_ssize_t count, Py_ssize_t cols, int row0, int row1,
+                             const real *w, Py_ssize_t tap_step, Py_ssize_t row_step, real *u,
+                             Py_ssize_t plane) noexcept nogil:
+    if real is float:
+        f32.winograd_window(g.window, count, cols, row0, row1, w, tap_step, row_step, u, plane)
+    else:
+        f64.winograd_window(g.window, count, cols, row0, row1, w, tap_step, row_step, u, plane)
 
 
 cdef void window_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
                       Py_ssize_t last, const real *w, real *u) noexcept nogil:
-    cdef Py_ssize_t nr = gather_nr(w), plane = g.depth * nr
-    window_rows(g, backward, panel * nr, first, last, 0, 6, w,
-                u + panel * PLANES * plane + first * nr, plane)
+    """All planes of first..last of the depth, at most DEPTH, of one panel."""
+    cdef real[LARGEST * LARGEST * DEPTH * WIDEST] turned
+    cdef Py_ssize_t nr = gather_nr(w), plane = g.depth * nr, count = last - first
+    u += panel * PLANES * plane + first * nr
+    if backward:
+        turn(g, panel * nr, first, count, w, turned)
+        window_rows(g, count, nr, 0, 6, turned, count * nr, nr, u, plane)
+    else:                   # w (taps, depth, width)
+        window_rows(g, count, min(nr, g.width - panel * nr), 0, 6,
+                    w + first * g.width + panel * nr, g.depth * g.width, g.width, u, plane)
 
 
 cdef void transform_windows(const Context *c, const Map *g, bint backward, const real *w,
@@ -333,7 +342,7 @@ cdef void transform_windows(const Context *c, const Map *g, bint backward, const
 
 
 cdef class WinogradWindows(Step):
-    """Transform the weights (3, 3, IC, OC) for `WinogradForward` or `WinogradInputGradient`.
+    """Transform the weights (KH, KW, IC, OC) for `WinogradForward` or `WinogradInputGradient`.
 
     Parameters
     ----------
@@ -354,7 +363,7 @@ cdef class WinogradWindows(Step):
         size = geometry.backward_window_size if backward else geometry.forward_window_size
         if geometry.wide:
             raise ValueError("the steps of a wide geometry read the weights themselves")
-        self.reads = (Extent(weight, 0, 9 * geometry.window),)
+        self.reads = (Extent(weight, 0, geometry.weight_size),)
         self.writes = (Extent(windows, 0, size),)
 
     cdef void run(self, Context *c) noexcept nogil:
@@ -409,9 +418,9 @@ cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_
     for i in range(first, last):
         at = destination_tile(g, i, &tile)
         if real is float:
-            f32.winograd_output(&tile, cols, m, plane, bias, activation, slope, y + at)
+            f32.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
         else:
-            f64.winograd_output(&tile, cols, m, plane, bias, activation, slope, y + at)
+            f64.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
         m += m_pitch
 
 
@@ -463,14 +472,20 @@ cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t f
     """One panel of columns for tiles first..last, whose transformed inputs are v."""
     cdef Py_ssize_t nr = gather_nr(v), column = panel * nr, cols = min(nr, g.width - column)
     cdef Py_ssize_t tiles = last - first, plane = plane_size(tiles, nr), row, j
-    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth)
-    cdef real *m = scratch + 6 * g.depth * nr
+    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), size = g.depth * nr
+    cdef real *u = scratch + g.window * g.window * size
+    cdef real *m = u + 6 * size
+    if backward:
+        turn(g, column, 0, g.depth, w, scratch)
     for row in range(6):
-        window_rows(g, backward, column, 0, g.depth, <int> row, <int> row + 1, w, scratch,
-                    g.depth * nr)
+        if backward:
+            window_rows(g, g.depth, nr, <int> row, <int> row + 1, scratch, size, nr, u, size)
+        else:
+            window_rows(g, g.depth, cols, <int> row, <int> row + 1, w + column,
+                        g.depth * g.width, g.width, u, size)
         for j in range(6):
             multiply(tiles, g.depth, cols, v + (6 * row + j) * v_plane, pitch(g.depth),
-                     scratch + j * g.depth * nr, m + (6 * row + j) * plane, pitch(nr))
+                     u + j * size, m + (6 * row + j) * plane, pitch(nr))
     transform_outputs(g, first, last, cols, m, pitch(nr), plane,
                       bias + column if bias is not NULL else NULL, activation, slope, y + column)
 
@@ -610,10 +625,10 @@ cdef void transform_rows(const Map *g, int row0, int row1, Py_ssize_t first, Py_
         at, to = source_tile(g, i, &source), destination_tile(g, i, &end)
         if real is float:
             f32.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
-            f32.winograd_gradient(&end, g.width, row0, row1, dy + to, z, z_plane)
+            f32.winograd_gradient(g.window, &end, g.width, row0, row1, dy + to, z, z_plane)
         else:
             f64.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
-            f64.winograd_gradient(&end, g.width, row0, row1, dy + to, z, z_plane)
+            f64.winograd_gradient(g.window, &end, g.width, row0, row1, dy + to, z, z_plane)
         v += pitch(g.depth)
         z += pitch(g.width)
 
@@ -642,7 +657,7 @@ cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssiz
 
 cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
                         const real *dy, real *half, real *scratch) noexcept nogil:
-    """One row of planes summed over tiles first..last, then its three columns of the window."""
+    """One row of planes summed over tiles first..last, then its columns of the window."""
     cdef Py_ssize_t v_plane = plane_size(SUMMED, g.depth), z_plane = plane_size(SUMMED, g.width)
     cdef Py_ssize_t window = g.depth * g.width, block, start, end, j
     cdef real *z = scratch + 6 * v_plane
@@ -655,9 +670,9 @@ cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last
             add_products(g, end - start, g.depth, g.width, scratch + j * v_plane, z + j * z_plane,
                          sums + j * (window + 16), block > 0)
     if real is float:
-        f32.winograd_window_row(window, sums, window + 16, half, window)
+        f32.winograd_window_half(g.window, window, sums, window + 16, half, window)
     else:
-        f64.winograd_window_row(window, sums, window + 16, half, window)
+        f64.winograd_window_half(g.window, window, sums, window + 16, half, window)
 
 
 cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t column,
@@ -677,16 +692,18 @@ cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t 
                          k > 0)
     for i in range(6):
         if real is float:
-            f32.winograd_window_row(size, sums + 6 * i * size, size, half + 3 * i * size, size)
+            f32.winograd_window_half(g.window, size, sums + 6 * i * size, size,
+                                     half + g.window * i * size, size)
         else:
-            f64.winograd_window_row(size, sums + 6 * i * size, size, half + 3 * i * size, size)
+            f64.winograd_window_half(g.window, size, sums + 6 * i * size, size,
+                                     half + g.window * i * size, size)
     dw += row * g.width + column
     for i in range(rows):
         if real is float:
-            f32.winograd_window_gradient(cols, 1, half + i * cols, size, accumulate,
+            f32.winograd_window_gradient(g.window, cols, 1, half + i * cols, size, accumulate,
                                          dw + i * g.width, window)
         else:
-            f64.winograd_window_gradient(cols, 1, half + i * cols, size, accumulate,
+            f64.winograd_window_gradient(g.window, cols, 1, half + i * cols, size, accumulate,
                                          dw + i * g.width, window)
 
 
@@ -719,7 +736,7 @@ cdef void gradient_by_rows(const Context *c, const Map *g, Py_ssize_t lanes, con
     """dw (+)= Σ over the tiles of all samples, row by row of the planes."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), pieces = pieces_of(g, tiles), i, first, count
     cdef Py_ssize_t window = g.depth * g.width, lane = row_lane_size(g)
-    cdef real *half = scratch + lanes * lane     # [piece][row][3][IC][OC]
+    cdef real *half = scratch + lanes * lane     # [piece][row][column][IC][OC]
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * window / FMAS)
     threads = min(threads, <int> lanes)
@@ -727,17 +744,17 @@ cdef void gradient_by_rows(const Context *c, const Map *g, Py_ssize_t lanes, con
         mode = flush_denormals_on()
         for i in prange(6 * pieces, schedule="dynamic"):
             gradient_task(g, <int> (i % 6), share(i // 6, pieces, tiles),
-                          share(i // 6 + 1, pieces, tiles), x, dy, half + i * 3 * window,
+                          share(i // 6 + 1, pieces, tiles), x, dy, half + i * g.window * window,
                           scratch + threadid() * lane)
         for i in prange(ceil_div(window, SLAB), schedule="static"):
             first = i * SLAB
             count = min(<Py_ssize_t> SLAB, window - first)
             if real is float:
-                f32.winograd_window_gradient(count, pieces, half + first, window, accumulate,
-                                             dw + first, window)
+                f32.winograd_window_gradient(g.window, count, pieces, half + first, window,
+                                             accumulate, dw + first, window)
             else:
-                f64.winograd_window_gradient(count, pieces, half + first, window, accumulate,
-                                             dw + first, window)
+                f64.winograd_window_gradient(g.window, count, pieces, half + first, window,
+                                             accumulate, dw + first, window)
         flush_denormals_restore(mode)
 
 
@@ -760,7 +777,7 @@ cdef class WinogradWeightGradient(Step):
     x, dy : slot
         (N, D, H, W, IC) and (N, D, OH, OW, OC), with the geometry's pixel strides.
     dw : slot
-        (3, 3, IC, OC).
+        (KH, KW, IC, OC).
     scratch : slot
         ``geometry.gradient_scratch`` elements.
     accumulate : bool
@@ -777,7 +794,7 @@ cdef class WinogradWeightGradient(Step):
         self.geometry, self.x, self.dy, self.dw = geometry, x, dy, dw
         self.scratch, self.accumulate = scratch, accumulate
         self.reads = (geometry.conv.x_extent(x), geometry.conv.y_extent(dy))
-        self.writes = (Extent(dw, 0, 9 * geometry.window),
+        self.writes = (Extent(dw, 0, geometry.weight_size),
                        Extent(scratch, 0, geometry.gradient_scratch))
 
     cdef void run(self, Context *c) noexcept nogil:
