@@ -122,4 +122,9 @@ typedef struct {
                  const real *g, real *m, real *v);
     void (*adadelta)(ptrdiff_t count, real rate, real rho, real rest, real eps, real *w,
                      const real *g, real *a, real *d);
+
+    /* kernels/peak.inl */
+    ptrdiff_t peak_flops; /* of one round of multiply_add */
+    void (*multiply_add)(ptrdiff_t rounds, real scale, real offset, real *out);
+    void (*triad)(ptrdiff_t count, real scale, const real *a, const real *b, real *y);
 } fc_kernels;

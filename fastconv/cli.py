@@ -1,4 +1,4 @@
-"""The command ``fastconv``: `demo`, `info` and `predict`.
+"""The command ``fastconv``: `demo`, `info`, `predict` and `bench`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
@@ -13,7 +13,8 @@ from typing import IO, NoReturn
 
 from fastconv.version import __version__
 
-COMMANDS = ("demo", "info", "predict")  # fastconv.commands.<name>: SUMMARY, DETAILS, arguments, run
+# fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
+COMMANDS = ("demo", "info", "predict", "bench")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
@@ -21,6 +22,7 @@ EPILOG = """examples:
   fastconv info                          what this build runs on
   fastconv info model.onnx               what a file holds
   fastconv predict model.onnx digit.png  ask an exported network
+  fastconv bench resnet20                time every layer, beside the limits of this machine
 """
 
 

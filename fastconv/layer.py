@@ -72,6 +72,9 @@ class Frame(SimpleNamespace):
         A number of this node's own: keeps the random numbers of two dropouts apart.
     saved : SimpleNamespace
         What forward keeps for backward, by name.
+    first : SimpleNamespace, optional
+        In a second forward, which makes anew what was not kept (`Model.compile`, ``recompute``):
+        what the first one saved. Whatever must not happen twice looks at it.
     """
 
     inputs: "list[Value]"
@@ -79,6 +82,7 @@ class Frame(SimpleNamespace):
     needs: list[bool]
     stream: int
     saved: SimpleNamespace
+    first: SimpleNamespace | None = None
 
 
 class Layer:

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from fastconv.losses import real_array
 from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
+
+if TYPE_CHECKING:
+    from fastconv.memory import Memory
+    from fastconv.profile import Profile
 
 PLANS = 8  # plans kept per model: purposes times spatial sizes
 BATCH, PREDICT_BATCH = 32, 128  # where none is named
@@ -150,14 +154,104 @@ class Model:
 
         (print_fn or print)(summary(self.name, type(self).__name__, self.graph))
 
+    def memory(
+        self, batch_size: int | None = None, training: bool = True, input_shape: Any = None
+    ) -> "Memory":
+        """What a batch takes in memory, beside the data: told before anything runs.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            By default that of `fit`, or of `predict`.
+        training : bool
+            With gradients and the optimizer's state, as the model is compiled; False for `predict`.
+        input_shape : tuple of int, or a list of them, optional
+            One sample's shape, where the model leaves sizes open.
+
+        Returns
+        -------
+        Memory
+            Bytes by kind and by layer; prints as a table.
+        """
+        from fastconv.memory import measure
+
+        batch = _batch_size(batch_size, BATCH if training else PREDICT_BATCH)
+        with self._lock:
+            optimizer = self._need_compiled().optimizer if training else None
+            given = self._given_shapes(input_shape)
+            plan, _ = self._plan_for("fit" if training else "predict", given)
+            return measure(self.name, plan, batch, self.parameters(), optimizer)
+
+    def _given_shapes(self, input_shape: Any) -> list[tuple[int, ...]]:
+        """The inputs' shapes without open sizes: the model's own, or what is given."""
+        tensors = self.graph.inputs
+        if input_shape is None:
+            for tensor in tensors:
+                if None in tensor.shape:
+                    raise ValueError(
+                        f"{tensor.node.layer.name} leaves sizes open, "
+                        f"{shapes.shape_text(tensor.shape)}: give input_shape"
+                    )
+            return [shapes.known(tensor.shape, tensor.node.layer.name) for tensor in tensors]
+        several = len(input_shape) > 0 and not hasattr(input_shape[0], "__index__")
+        given = list(input_shape) if several else [input_shape]
+        if len(given) != len(tensors):
+            raise ValueError(f"{len(tensors)} inputs need as many shapes, not {len(given)}")
+        found = []
+        for tensor, shape in zip(tensors, given, strict=True):
+            name = tensor.node.layer.name
+            sizes = tuple(shapes.integer(size, f"input_shape of {name}") for size in shape)
+            if len(sizes) != len(tensor.shape) or any(
+                want not in (None, size) for want, size in zip(tensor.shape, sizes, strict=True)
+            ):
+                want, got = shapes.shape_text(tensor.shape), shapes.shape_text(sizes)
+                raise ValueError(f"{name} takes {want}, not {got}")
+            found.append(sizes)
+        return found
+
+    def profile(
+        self, x: Any, y: Any = None, batch_size: int | None = None, repeat: int = 20
+    ) -> "Profile":
+        """Time every step of one batch: who takes how long, and how near the machine's limits.
+
+        The model's parameters, statistics and optimizer are afterwards as they were.
+
+        Parameters
+        ----------
+        x : array (n, *shape), or a list of them, one per input
+        y : array, or a list of them, one per output; optional
+            With targets a whole update of training is timed (the model must be compiled), without
+            them inference.
+        batch_size : int, optional
+            So many of the samples; by default the batch of `fit`, or of `predict`.
+        repeat : int
+            Runs, after three to warm up; of every step's times the median counts.
+
+        Returns
+        -------
+        Profile
+            Rows by layer, direction and step; prints as a table. ``to_json``, ``save_png``.
+        """
+        from fastconv.profile import profile
+
+        self._build_for(x)
+        inputs, targets = (self._inputs(x), None) if y is None else self._pairs(x, y)
+        n = data.length(inputs, "x")
+        batch = min(n, _batch_size(batch_size, PREDICT_BATCH if y is None else BATCH))
+        repeat = shapes.integer(repeat, "repeat")
+        with self._lock:
+            return profile(self, [a[:batch] for a in inputs], targets, batch, repeat)
+
     # -- plans --------------------------------------------------------------------------------
 
     def _plan(self, purpose: str, arrays: Sequence[np.ndarray]) -> tuple[Plan, Any]:
         """The plan for this purpose and these inputs' shapes, and its heads if it has any."""
+        return self._plan_for(purpose, [array.shape[1:] for array in arrays])
+
+    def _plan_for(self, purpose: str, sizes: Sequence[tuple[int, ...]]) -> tuple[Plan, Any]:
         graph = self.graph
-        sizes = tuple(array.shape[1:] for array in arrays)
         frozen = tuple(layer.trainable for layer in graph.layers)
-        key = (purpose, sizes, frozen)
+        key = (purpose, tuple(sizes), frozen)
         if key in self._plans:
             self._plans.move_to_end(key)
             return self._plans[key]
@@ -174,6 +268,7 @@ class Model:
             heads=heads,
             double=any(p.value.dtype == np.float64 for p in graph.parameters)
             or (not graph.parameters and backend.floatx() == "float64"),
+            recompute=self._need_compiled().recompute if self._settings else (),
         )
         self._plans[key] = plan, heads
         while len(self._plans) > PLANS:
@@ -324,6 +419,7 @@ class Model:
         loss: Any = None,
         metrics: Any = None,
         loss_weights: Any = None,
+        recompute: Any = None,
     ) -> None:
         """Settle how to train.
 
@@ -335,20 +431,22 @@ class Model:
             "accuracy" takes the form that fits the loss.
         loss_weights : list or dict of float, optional
             Factors of the outputs' losses in their sum.
+        recompute : "activations" or list of str, optional
+            Layers whose results training does not keep for backward but computes again, which
+            takes less memory and more time and gives the same bits: by their names, or patterns
+            of them ("block1_*"). "activations" are all activations, batch normalizations and
+            dropouts. `memory` tells what it saves.
         """
         if loss is None:
             raise ValueError("compile needs a loss")
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
-        settings = (optimizer, loss, metrics, loss_weights)
+        settings = (optimizer, loss, metrics, loss_weights, recompute)
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
-            self._forget_heads()
-
-    def _forget_heads(self) -> None:
-        for key in [key for key in self._plans if key[0] in ("fit", "evaluate")]:
-            del self._plans[key]
+            for key in [key for key in self._plans if key[0] != "predict"]:
+                del self._plans[key]
 
     def _need_compiled(self) -> Compiled:
         if self._compiled is None:
@@ -372,7 +470,13 @@ class Model:
         self.seed = shapes.integer(config["seed"], "seed", 0)
         if self.seed >= 1 << 64:
             raise ValueError(f"seed must be below 2^64, not {self.seed}")
-        self.compile(config["optimizer"], config["loss"], config["metrics"], config["loss_weights"])
+        self.compile(
+            config["optimizer"],
+            config["loss"],
+            config["metrics"],
+            config["loss_weights"],
+            config.get("recompute", []),
+        )
         self.optimizer.build(self._trainable())
 
     def fit(

@@ -9,10 +9,15 @@ largest batch) alone; a pass owns one arena laid out so, and serves every batch 
 Gradients follow one rule. Backward steps overwrite what they write. Where one tensor feeds several
 nodes, each gives its own gradient and the plan adds them in a fixed order; a parameter that is used
 several times is overwritten by its first use and added to by the others.
+
+Memory for time: of a layer that is named in ``recompute``, forward keeps nothing. Before backward
+first needs what it made, its forward steps stand in the list once more, with buffers of their own.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import prod
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +85,17 @@ class Value:
         return replace(self, owned=False)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which layer a step or a buffer belongs to, and in which direction.
+
+    ``direction`` is "forward", "backward", "loss" (and metrics) or "forward again".
+    """
+
+    layer: str
+    direction: str
+
+
 @dataclass
 class Buffer:
     """One stretch of the arena: ``fixed + capacity * per_sample`` elements, its life in steps."""
@@ -87,6 +103,7 @@ class Buffer:
     per_sample: int
     fixed: int
     itemsize: int  # 0: the pass' real
+    origin: "Origin"  # who asked for it
     first: int = -1
     last: int = -1
 
@@ -142,6 +159,9 @@ class Builder:
         wanted = algorithms.choice(convolution)
         self.convolution = "direct" if double and wanted == "auto" else wanted
         self.steps: list[Step] = []
+        self.origins: list[Origin] = []  # one per step
+        self.origin = Origin("", "forward")  # of what is being emitted
+        self.pins: list[tuple[Buffer, int]] = []  # who is alive at which step, beside its readers
         self.slots: list[Slot] = []
         self.parameters: dict[tuple[int, str], int] = {}
         self.with_gradient: set[int] = set()
@@ -156,7 +176,7 @@ class Builder:
 
     def value(self, shape: tuple[int, ...]) -> Value:
         """A new contiguous tensor."""
-        return Value(self._slot(Slot(Buffer(prod(shape), 0, 0))), shape, shape[-1])
+        return Value(self.buffer(prod(shape)), shape, shape[-1])
 
     def output(self, shape: tuple[int, ...]) -> Value:
         """Where the node that is being emitted puts its result: a new tensor, or its slice of a
@@ -194,16 +214,20 @@ class Builder:
 
         ``itemsize`` in bytes where the elements are not reals.
         """
-        return self._slot(Slot(Buffer(per_sample, fixed, itemsize)))
+        return self._slot(Slot(Buffer(per_sample, fixed, itemsize, self.origin)))
 
     def lasting(self, fixed: int, itemsize: int = 0) -> int:
         """A slot whose contents outlive a run: nothing else is ever placed there."""
         slot = self.buffer(0, fixed, itemsize)
+        self.pin(slot, 0)
+        self.pin(slot, FOREVER)
+        return slot
+
+    def pin(self, slot: int, step: int) -> None:
+        """What lies in ``slot`` is alive at this step, whether or not the step touches it."""
         buffer = self.slots[slot].buffer
         assert buffer is not None
-        buffer.touch(0)
-        buffer.touch(FOREVER)
-        return slot
+        self.pins.append((buffer, step))
 
     def external(self) -> int:
         """A slot that the caller binds before each run."""
@@ -229,12 +253,11 @@ class Builder:
     # -- steps --------------------------------------------------------------------------------
 
     def emit(self, step: Step) -> None:
-        number = len(self.steps)
         self.steps.append(step)
+        self.origins.append(self.origin)
         for extent in (*step.reads, *step.writes):
             slot = self.slots[extent.slot]
             if slot.buffer is not None:
-                slot.buffer.touch(number)
                 self._check(step, extent, slot, slot.buffer)
             elif slot.array is not None and extent.fixed > slot.array.size:
                 raise AssertionError(f"{step} reads past {slot.array.shape}")
@@ -305,6 +328,32 @@ class Builder:
         ):
             raise AssertionError(f"{type(step).__name__} needs {extent} of {slot}")
 
+    def drop_unread(self, start: int) -> None:
+        """Take out steps of "forward again" from ``start`` on whose results nobody reads."""
+        read: set[int] = set()
+        kept: list[int] = []
+        for number in reversed(range(start, len(self.steps))):
+            step = self.steps[number]
+            written = [self.slots[extent.slot].buffer for extent in step.writes]
+            again = self.origins[number].direction == "forward again"
+            if again and all(buffer is not None and id(buffer) not in read for buffer in written):
+                continue
+            kept.append(number)
+            read.update(id(self.slots[extent.slot].buffer) for extent in step.reads)
+        numbers = [*range(start), *reversed(kept)]
+        self.steps = [self.steps[number] for number in numbers]
+        self.origins = [self.origins[number] for number in numbers]
+
+    def settle(self) -> None:
+        """Give every buffer its life: from the first step that touches it to the last."""
+        for pinned, number in self.pins:
+            pinned.touch(number)
+        for number, step in enumerate(self.steps):
+            for extent in (*step.reads, *step.writes):
+                buffer = self.slots[extent.slot].buffer
+                if buffer is not None:
+                    buffer.touch(number)
+
     def add(self, values: Sequence[Value]) -> Value:
         """The sum of gradients in the order given, into the first that may be overwritten."""
         total = next((v for v in values if v.owned), None) or self.value(values[0].shape)
@@ -342,6 +391,8 @@ class Plan:
         Compute in float64, with the reference kernels.
     convolution : {"auto", "direct", "winograd"}, optional
         See `fastconv.algorithms`.
+    recompute : collection of str
+        Names of layers that forward keeps nothing of: backward computes them again.
 
     Attributes
     ----------
@@ -352,6 +403,8 @@ class Plan:
     input_gradients : list of Value or None
     forward, backward : Program
         ``forward`` includes the heads.
+    origins : list of Origin
+        Whose the steps of forward and then of backward are.
     """
 
     def __init__(
@@ -365,6 +418,7 @@ class Plan:
         heads: Callable[[Builder, list[Value]], list[Value | None]] | None = None,
         double: bool = False,
         convolution: str | None = None,
+        recompute: Collection[str] = (),
     ) -> None:
         self.training = training
         self.double = double
@@ -374,10 +428,14 @@ class Plan:
         known = {
             t: known_shape(shape, t.node.layer.name) for t, shape in graph.shapes(shapes).items()
         }
-        self.inputs = [read(b, known[tensor]) for tensor in graph.inputs]
+        self.inputs: list[Input] = []
+        for tensor in graph.inputs:
+            b.origin = Origin(tensor.node.layer.name, "forward")
+            self.inputs.append(read(b, known[tensor]))
         values.update((t, i.value.shared()) for t, i in zip(graph.inputs, self.inputs, strict=True))
         b.placed = _concatenations(b, graph, known)
         wanted = _wants_gradient(graph, input_gradients)
+        dropped: set[Node] = set()  # nodes whose values backward computes again
 
         for number, node in enumerate(graph.nodes):
             if isinstance(node.layer, InputLayer):
@@ -388,37 +446,44 @@ class Plan:
                 stream=number,
                 saved=SimpleNamespace(),
             )
-            b.tensor = node.output
+            # a slice of a concatenation is kept with the whole
+            drop = backward and node.layer.name in recompute and node.output not in b.placed
+            before = len(b.steps)
+            b.origin = Origin(node.layer.name, "forward")
+            b.tensor, b.keep = node.output, backward and not drop
             frame.output = node.layer.forward(b, frame).shared()
-            b.tensor = None
+            b.tensor, b.keep = None, backward
             _agree(node.layer, "forward", frame.output, known[node.output])
             values[node.output] = frame.output
+            # another view of what is dropped, as Flatten gives, must not keep it alive
+            view = len(b.steps) == before and len(node.inputs) == 1
+            if drop or (view and node.inputs[0].node in dropped):
+                dropped.add(node)
         self.outputs = [values[tensor] for tensor in graph.outputs]
+        b.origin = Origin("loss", "loss")
         gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
         after_forward = len(b.steps)
         for value in self.outputs:
-            self._touch(value, after_forward)  # read by the caller
+            b.pin(value.slot, after_forward)  # read by the caller
         self.gradients: list[Value] = []
         self.input_gradients: list[Value | None] = [None] * len(graph.inputs)
         if backward:
             if gradients is None:
                 gradients = self.gradients = [b.value(value.shape) for value in self.outputs]
                 for value in self.gradients:
-                    self._touch(value, after_forward)
-            self._backward(graph, frames, wanted, gradients)
+                    b.pin(value.slot, after_forward)
+            self._backward(graph, frames, wanted, gradients, dropped)
+            b.drop_unread(after_forward)
         for dx in self.input_gradients:
             if dx is not None:
-                self._touch(dx, len(b.steps))
+                b.pin(dx.slot, len(b.steps))
+        b.settle()
         self.forward = Program(b.steps[:after_forward])
         self.backward = Program(b.steps[after_forward:])
+        self.origins = b.origins
         del self._builder
         self.slots = b.slots
         self._passes: list[RunningPass] = []
-
-    def _touch(self, value: Value, step: int) -> None:
-        buffer = self._builder.slots[value.slot].buffer
-        assert buffer is not None
-        buffer.touch(step)
 
     def _backward(
         self,
@@ -426,8 +491,10 @@ class Plan:
         frames: dict[Node, Frame],
         wanted: set[Tensor],
         gradients: Sequence[Value | None],
+        dropped: set[Node],
     ) -> None:
         b = self._builder
+        again: set[Node] = set()
         parts: dict[Tensor, list[Value]] = {node.output: [] for node in graph.nodes}
         for tensor, value in zip(graph.outputs, gradients, strict=True):
             if value is not None:
@@ -436,11 +503,14 @@ class Plan:
             given = parts.pop(node.output)
             if not given or node.output not in wanted:
                 continue
+            b.origin = Origin(node.layer.name, "backward")
             dy = given[0] if len(given) == 1 else b.add(given)
             if isinstance(node.layer, InputLayer):
                 self.input_gradients[graph.inputs.index(node.output)] = dy
                 continue
+            _restore(b, node, frames, dropped, again)
             frame = frames[node]
+            b.origin = Origin(node.layer.name, "backward")
             given_back = node.layer.backward(b, frame, dy)
             if len(given_back) != len(node.inputs):
                 raise ValueError(
@@ -459,33 +529,59 @@ class Plan:
     def place(self, capacity: int) -> tuple[dict[int, int], int]:
         """Byte offset of every placed slot for batches up to ``capacity``, and the arena's size.
 
-        Largest buffers first, each at the lowest offset that no buffer of an overlapping life has.
+        Buffers one by one, each at the lowest offset that no buffer of an overlapping life has.
+        The largest first is rarely beaten; where it wastes a twentieth, other orders are tried.
         """
         real = 8 if self.double else 4
-        buffers = {id(s.buffer): s.buffer for s in self.slots if s.buffer and s.buffer.last >= 0}
-        order = sorted(buffers.values(), key=lambda v: (-v.nbytes(capacity, real), v.first))
-        offsets: dict[int, int] = {}
-        placed: list[tuple[int, int, Buffer]] = []  # start, end, buffer; sorted by start
-        total = 0
-        for buffer in order:
-            size = -(-buffer.nbytes(capacity, real) // ALIGNMENT) * ALIGNMENT
-            start = 0
-            for begin, end, other in placed:
-                if other.first > buffer.last or other.last < buffer.first:
-                    continue
-                if start + size <= begin:
-                    break
-                start = max(start, end)
-            offsets[id(buffer)] = start
-            placed.append((start, start + size, buffer))
-            placed.sort(key=lambda item: item[0])
-            total = max(total, start + size)
+        found = list(self.buffers())
+        sizes = {id(b): -(-b.nbytes(capacity, real) // ALIGNMENT) * ALIGNMENT for b in found}
+        live = self.live(capacity)
+        fullest = {id(b): max(live[b.first : b.last + 1]) for b in found}
+        orders: list[Callable[[Buffer], Any]] = [
+            lambda b: (-sizes[id(b)], b.first),  # the largest first,
+            lambda b: (-fullest[id(b)], b.first - b.last),  # who is there when most is alive,
+            lambda b: (b.first - b.last, -sizes[id(b)]),  # who lives longest,
+            lambda b: (sizes[id(b)] * (b.first - b.last - 1), b.first),  # or both
+        ]
+        best: dict[int, int] = {}
+        total = -1
+        for order in orders:
+            offsets, size = _lay_out(sorted(found, key=order), sizes)
+            if total < 0 or size < total:
+                best, total = offsets, size
+            if total <= 1.05 * max(live):
+                break
         slots = {
-            number: offsets[id(slot.buffer)] + slot.offset * (slot.buffer.itemsize or real)
+            number: best[id(slot.buffer)] + slot.offset * (slot.buffer.itemsize or real)
             for number, slot in enumerate(self.slots)
-            if slot.buffer is not None and id(slot.buffer) in offsets
+            if slot.buffer is not None and id(slot.buffer) in best
         }
         return slots, total
+
+    def buffers(self) -> Iterator[Buffer]:
+        """The buffers that are placed, each once."""
+        found = {id(s.buffer): s.buffer for s in self.slots if s.buffer and s.buffer.last >= 0}
+        yield from found.values()
+
+    def scratch(self, slot: int) -> bool:
+        """Whether a single step has this slot to itself."""
+        buffer = self.slots[slot].buffer
+        return buffer is not None and buffer.first == buffer.last
+
+    def least(self, capacity: int) -> int:
+        """Bytes that no arena can do without: the most that are alive at one step."""
+        return max(self.live(capacity), default=0)
+
+    def live(self, capacity: int) -> list[int]:
+        """Bytes alive at each step of forward and backward, and after the last one."""
+        real = 8 if self.double else 4
+        end = len(self.forward) + len(self.backward)
+        change = [0] * (end + 2)
+        for buffer in self.buffers():
+            size = -(-buffer.nbytes(capacity, real) // ALIGNMENT) * ALIGNMENT
+            change[buffer.first] += size
+            change[min(buffer.last, end) + 1] -= size
+        return list(accumulate(change[:-1]))
 
     def borrow(self, n: int) -> "RunningPass":
         """A pass for a batch of ``n``: an idle one that is large enough, or a new one."""
@@ -532,13 +628,23 @@ class RunningPass:
         self.native.unbind(entry.source)  # or an idle pass would keep the caller's data alive
         self.native.unbind(entry.index)
 
-    def forward(self, n: int, seed: int = 0, step: int = 0) -> None:
+    def forward(
+        self, n: int, seed: int = 0, step: int = 0, seconds: np.ndarray | None = None
+    ) -> None:
+        """Run the forward steps; ``seconds``, one double per step, receives what each took."""
         self.n, self.seed, self.step = n, seed, step
-        self.native.run(self.plan.forward, n, self.plan.training, False, seed, step)
+        self.native.run(self.plan.forward, n, self.plan.training, False, seed, step, seconds)
 
-    def backward(self, accumulate: bool = False) -> None:
+    def backward(self, accumulate: bool = False, seconds: np.ndarray | None = None) -> None:
+        """Run the backward steps; ``seconds`` as in `forward`."""
         self.native.run(
-            self.plan.backward, self.n, self.plan.training, accumulate, self.seed, self.step
+            self.plan.backward,
+            self.n,
+            self.plan.training,
+            accumulate,
+            self.seed,
+            self.step,
+            seconds,
         )
 
     def array(self, value: Value) -> np.ndarray:
@@ -555,13 +661,63 @@ class RunningPass:
         return np.lib.stride_tricks.as_strided(flat, shape, (*strides, item))
 
 
+def _lay_out(buffers: Sequence[Buffer], sizes: Mapping[int, int]) -> tuple[dict[int, int], int]:
+    """Offsets of the buffers, placed in this order at the lowest place that is free, and the end
+    of the last; by id."""
+    offsets: dict[int, int] = {}
+    placed: list[tuple[int, int, Buffer]] = []  # start, end, buffer; sorted by start
+    total = 0
+    for buffer in buffers:
+        size, start = sizes[id(buffer)], 0
+        for begin, end, other in placed:
+            if other.first > buffer.last or other.last < buffer.first:
+                continue
+            if start + size <= begin:
+                break
+            start = max(start, end)
+        offsets[id(buffer)] = start
+        insort(placed, (start, start + size, buffer), key=lambda item: item[0])
+        total = max(total, start + size)
+    return offsets, total
+
+
+def _restore(
+    b: Builder, node: Node, frames: dict[Node, Frame], dropped: set[Node], again: set[Node]
+) -> None:
+    """Give the frame of a node what backward may read and forward did not keep.
+
+    Values of dropped nodes are made anew, each once, from what was kept or was made anew before:
+    by the same steps from the same numbers, so they are the same bits. ``first`` of a second frame
+    is what the first forward saved.
+    """
+    if node in again:
+        return
+    again.add(node)
+    frame = frames[node]
+    inputs = list(frame.inputs)
+    for i, tensor in enumerate(node.inputs):
+        if tensor.node in dropped:
+            _restore(b, tensor.node, frames, dropped, again)
+            inputs[i] = frames[tensor.node].output
+    if node not in dropped:
+        frame.inputs = inputs
+    else:
+        second = frames[node] = Frame(
+            inputs=inputs,
+            needs=frame.needs,
+            stream=frame.stream,
+            saved=SimpleNamespace(),
+            first=frame.saved,
+        )
+        b.origin = Origin(node.layer.name, "forward again")
+        second.output = node.layer.forward(b, second).shared()
+
+
 def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:
     """An input (or target) of this shape: its tensor and the slots that the caller binds."""
     slot = b.buffer(prod(shape), itemsize=4 if labels else 0)
     value = Value(slot, shape, shape[-1])
-    buffer = b.slots[value.slot].buffer
-    assert buffer is not None
-    buffer.touch(0)  # read into the pass before the first step
+    b.pin(slot, 0)  # read into the pass before the first step
     return Input(value, b.external(), b.external(), labels)
 
 
@@ -596,6 +752,7 @@ def _concatenations(
             [shapes[t] for t in node.inputs]
         ):
             continue
+        b.origin = Origin(node.layer.name, "forward")
         whole = placed.get(node.output) or b.value(shapes[node.output])
         placed[node.output] = whole
         start = 0

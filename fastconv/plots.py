@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, predictions, filters. Needs matplotlib, the extra ``viz``.
+"""Pictures of a training: curves, predictions, filters, speed. Needs matplotlib, the extra ``viz``.
 
 Every function draws into a figure of its own and returns it (`figure.savefig("a.png")`), or into
 the part of a figure that it is given. Nothing here opens a window or touches pyplot's state.
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
 
     from fastconv.layer import Layer
+    from fastconv.profile import Profile
 
 BLUE, ORANGE, RED, GREY = "#2f6db5", "#e07b1a", "#c62828", "#6b7280"
 
@@ -158,6 +159,57 @@ def plot_filters(layer: "Layer", figure: "FigureBase | None" = None) -> "FigureB
             )
     if picture is not None:
         figure.colorbar(picture, ax=grid, shrink=0.9, pad=0.02, label="weight")
+    return figure
+
+
+def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "FigureBase":
+    """Steps with arithmetic: GFLOP/s over flops per byte, below the roof of this machine.
+
+    A circle's area is the step's share of the time. Steps that only move data stand in the second
+    part: how much of the memory's bandwidth they use.
+
+    Parameters
+    ----------
+    profile : Profile
+        From `Model.profile`.
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    colors = {"forward": BLUE, "backward": ORANGE, "forward again": RED}
+    rows = [row for row in profile.steps if row.flops and row.bytes and row.seconds]
+    moving = [row for row in profile.steps if not row.flops and row.bytes and row.seconds]
+    moving = sorted(moving, key=lambda row: -row.seconds)[:12]
+    whole, peaks = profile.total.seconds, profile.peaks
+    figure = figure or new_figure(13, 5.5)
+    roof: Any
+    roof, bars = figure.subplots(1, 2, width_ratios=[1.6, 1])
+    intensities = [row.flops / row.bytes for row in rows] or [peaks.flops / peaks.bytes]
+    x = np.geomspace(min(intensities) / 3, max([*intensities, peaks.flops / peaks.bytes]) * 3, 200)
+    roof.loglog(x, np.minimum(peaks.flops, x * peaks.bytes) / 1e9, color=GREY)
+    seen: set[str] = set()
+    for row in rows:
+        label = None if row.direction in seen else row.direction
+        seen.add(row.direction)
+        roof.scatter(
+            row.flops / row.bytes, row.flops / row.seconds / 1e9, s=20 + 1500 * row.seconds / whole,
+            color=colors.get(row.direction, GREY), alpha=0.55, linewidths=0, label=label,
+        )  # fmt: skip
+    for row in sorted(rows, key=lambda row: -row.seconds)[:8]:
+        at = (row.flops / row.bytes, row.flops / row.seconds / 1e9)
+        roof.annotate(f"{row.layer} {row.step}", at, fontsize=7, ha="center", va="center")
+    roof.set(xlabel="flops per byte", ylabel="GFLOP/s")
+    roof.set_title(f"{profile.name}, batch {profile.batch_size}, {1e3 * whole:.2f} ms\n{peaks}")
+    roof.grid(color="#e5e7eb", linewidth=0.8)
+    if seen:
+        roof.legend(frameon=False, loc="lower right")
+    names = [f"{row.layer}: {row.step}, {1e3 * row.seconds:.2f} ms" for row in reversed(moving)]
+    speeds = [row.bytes / row.seconds / 1e9 for row in reversed(moving)]
+    bars.barh(range(len(moving)), speeds, color=BLUE)
+    bars.set_yticks(range(len(moving)), names, fontsize=7)
+    bars.axvline(peaks.bytes / 1e9, color=GREY)
+    bars.set(xlabel="GB/s", title="without products, the longest")
+    for axes in (roof, bars):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -1,5 +1,6 @@
 """What `compile` settles, optimizer, losses and metrics, and the run of one batch."""
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,14 @@ from fastconv import losses, metrics, optimizers, shapes
 from fastconv.activations import SOFTMAX
 from fastconv.graph import Graph
 from fastconv.layers.activation import Activation
+from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.conv2d import Conv2D
 from fastconv.layers.dense import Dense
+from fastconv.layers.dropout import Dropout
 from fastconv.metrics import Metric
 from fastconv.plan import Builder, Input, Plan, RunningPass, Value, read
+
+CHEAP = (Activation, BatchNormalization, Dropout)  # a pass over memory makes their results anew
 
 
 class Compiled:
@@ -21,12 +26,18 @@ class Compiled:
     Parameters
     ----------
     graph : Graph
-    optimizer, loss, metrics, loss_weights
+    optimizer, loss, metrics, loss_weights, recompute
         As `Model.compile` takes them.
     """
 
     def __init__(
-        self, graph: Graph, optimizer: Any, loss: Any, metric: Any, loss_weights: Any
+        self,
+        graph: Graph,
+        optimizer: Any,
+        loss: Any,
+        metric: Any,
+        loss_weights: Any,
+        recompute: Any = None,
     ) -> None:
         self.optimizer = optimizers.get(optimizer)
         self.names = output_names(graph)
@@ -44,6 +55,7 @@ class Compiled:
             found = [metrics.get(name, one, tensor.shape) for name in item]
             self.metrics.append(found)
             self.metric_names.append([name for name, _ in found])
+        self.recompute = _recomputed(graph, recompute)
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
         names = self.names
@@ -89,6 +101,7 @@ class Compiled:
             "loss": [losses.to_config(loss) for loss in self.losses],
             "loss_weights": self.weights,
             "metrics": self.metric_names,
+            "recompute": sorted(self.recompute),
         }
 
 
@@ -184,6 +197,29 @@ class BatchRunner:
         for rows, found in zip(self.heads.rows, self.hits, strict=True):
             numbers += [float(hits[0]) / (rows * self.samples) for hits in found]
         return dict(zip(self.names, numbers, strict=True))
+
+
+def _recomputed(graph: Graph, value: Any) -> frozenset[str]:
+    """The names of the layers whose results backward computes again."""
+    if value is None:
+        return frozenset()
+    if value == "activations":
+        return frozenset(layer.name for layer in graph.layers if isinstance(layer, CHEAP))
+    names_given = isinstance(value, (list, tuple, set, frozenset))
+    if not names_given or not all(isinstance(item, str) for item in value):
+        raise ValueError(
+            'recompute is "activations" or a list of names of layers (patterns as "block1_*" too), '
+            f"not {value!r}"
+        )
+    names = [layer.name for layer in graph.layers]
+    found: set[str] = set()
+    for pattern in value:
+        # a name is a name first, whatever signs it has
+        matches = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        if not matches:
+            shapes.choice(pattern, names, "layer in recompute")
+        found.update(matches)
+    return frozenset(found)
 
 
 def output_names(graph: Graph) -> list[str]:

@@ -113,7 +113,7 @@ def test_version():
     assert says("--version") == f"fastconv {fastconv.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["info"], ["predict"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["info"], ["predict"], ["bench"]])
 def test_help_has_examples(command):
     text = says(*command, "--help")
     assert f"examples:\n  fastconv {' '.join(command)}" in text

@@ -17,6 +17,7 @@
 #include "random.inl"
 #include "loss.inl"
 #include "update.inl"
+#include "peak.inl"
 
 extern const FC_KERNELS FC_TABLE; /* declared before it is defined: visible to dispatch.c alone */
 const FC_KERNELS FC_TABLE = {
@@ -69,4 +70,7 @@ const FC_KERNELS FC_TABLE = {
     .sgd = sgd,
     .adam = adam,
     .adadelta = adadelta,
+    .peak_flops = 2 * PEAK_CHAINS * VLEN,
+    .multiply_add = multiply_add,
+    .triad = triad,
 };

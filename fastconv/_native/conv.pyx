@@ -344,6 +344,11 @@ cdef class ConvGeometry:
         pieces = self.pieces(WALK * PIECES)     # a batch for which pixels are no limit
         return pieces * self.weight_size if pieces > 1 else 0
 
+    def flops(self, n):
+        """Multiplications and additions of the direct sum over n samples, either direction:
+        every tap of every output counts, those in the padding too."""
+        return 2 * n * math.prod(self.out_size) * self.weight_size
+
     def x_extent(self, slot):
         """What a batch touches of x (or dx)."""
         pixels = math.prod(self.in_size)
@@ -737,6 +742,7 @@ cdef class ConvForward(Step):
         False reads the weights in place; only a kernel of a single tap can.
     """
 
+    algorithm = "direct"
     cdef ConvGeometry geometry
     cdef Py_ssize_t x, panel, bias, y
     cdef int activation
@@ -759,6 +765,9 @@ cdef class ConvForward(Step):
         if bias >= 0:
             self.reads += (Extent(bias, 0, geometry.filters),)
         self.writes = (geometry.y_extent(y),)
+
+    def flops(self, n):
+        return self.geometry.flops(n)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.forward
@@ -785,6 +794,7 @@ cdef class ConvInputGradient(Step):
         Written by `PackBackward`.
     """
 
+    algorithm = "direct"
     cdef ConvGeometry geometry
     cdef Py_ssize_t dy, panel, dx
 
@@ -793,6 +803,9 @@ cdef class ConvInputGradient(Step):
         self.geometry, self.dy, self.panel, self.dx = geometry, dy, panel, dx
         self.reads = (geometry.y_extent(dy), Extent(panel, 0, geometry.backward_panel_size))
         self.writes = (geometry.x_extent(dx),)
+
+    def flops(self, n):
+        return self.geometry.flops(n)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.backward
@@ -1037,6 +1050,7 @@ cdef class ConvWeightGradient(Step):
         Add to dw instead of overwriting it; so does a pass that accumulates.
     """
 
+    algorithm = "direct"
     cdef ConvGeometry geometry
     cdef Py_ssize_t x, dy, dw, scratch
     cdef bint accumulate
@@ -1051,6 +1065,9 @@ cdef class ConvWeightGradient(Step):
             if scratch < 0:
                 raise ValueError("scratch is needed: the batch is summed in pieces")
             self.writes += (Extent(scratch, 0, geometry.scratch_size),)
+
+    def flops(self, n):
+        return self.geometry.flops(n)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Outer *o = &self.geometry.outer

@@ -152,6 +152,11 @@ cdef extern from "dispatch.h" nogil:
                      const float *g, float *m, float *v) noexcept nogil
         void (*adadelta)(Py_ssize_t count, float rate, float rho, float rest, float eps, float *w,
                          const float *g, float *a, float *d) noexcept nogil
+        Py_ssize_t peak_flops
+        void (*multiply_add)(Py_ssize_t rounds, float scale, float offset,
+                             float *out) noexcept nogil
+        void (*triad)(Py_ssize_t count, float scale, const float *a, const float *b,
+                      float *y) noexcept nogil
 
     ctypedef struct fc_kernels_f64:
         const char *isa
@@ -281,6 +286,11 @@ cdef extern from "dispatch.h" nogil:
                      double *w, const double *g, double *m, double *v) noexcept nogil
         void (*adadelta)(Py_ssize_t count, double rate, double rho, double rest, double eps,
                          double *w, const double *g, double *a, double *d) noexcept nogil
+        Py_ssize_t peak_flops
+        void (*multiply_add)(Py_ssize_t rounds, double scale, double offset,
+                             double *out) noexcept nogil
+        void (*triad)(Py_ssize_t count, double scale, const double *a, const double *b,
+                      double *y) noexcept nogil
 
 # The tables in use; a forced change of ISA is seen at once by everyone who cimports these.
 cdef const fc_kernels_f32 *f32

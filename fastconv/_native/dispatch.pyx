@@ -60,6 +60,11 @@ def set_isa(str name not None) -> None:
     f32 = table
 
 
+def peak_flops() -> int:
+    """Flops of one round of the table's `multiply_add`."""
+    return f32.peak_flops
+
+
 def compiler() -> str:
     return fc_compiler().decode()
 

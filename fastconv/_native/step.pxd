@@ -21,6 +21,9 @@ cdef class Step:
 # Stop the program after this step; Pass.run raises `error`. Called with the GIL.
 cdef void fail(Context *c, object error) noexcept
 
+# Seconds of a clock that never goes back.
+cdef double clock_seconds() noexcept nogil
+
 # A parallel region opens only when its work, in elements moved, pays for waking the team: about ten
 # microseconds. Of a matrix product so many multiply-adds weigh as much as one element moved.
 cdef enum:

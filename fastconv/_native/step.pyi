@@ -15,6 +15,10 @@ class Extent(NamedTuple):
 class Step:
     reads: tuple[Extent, ...]
     writes: tuple[Extent, ...]
+    algorithm: str
+    @property
+    def title(self) -> str: ...
+    def flops(self, n: int) -> float: ...
 
 class PythonStep(Step):
     def __init__(
@@ -50,6 +54,7 @@ class Pass:
         accumulate: bool = False,
         seed: int = 0,
         step: int = 0,
+        seconds: NDArray[Any] | None = None,
     ) -> None: ...
 
 def execute(

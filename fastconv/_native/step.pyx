@@ -11,6 +11,7 @@ for a batch of n; the plan derives lifetimes and sizes from them, and every arra
 outside is checked against them, so that C never trusts a size.
 """
 
+import re
 from collections import namedtuple
 
 import numpy as np
@@ -18,6 +19,30 @@ import numpy as np
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #include <sys/mman.h>
+
+    static double fc_seconds(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec + 1e-9 * now.tv_nsec;
+    }
+
+    static int fc_huge_pages(void *start, size_t bytes)
+    {
+    #ifdef MADV_HUGEPAGE
+        return madvise(start, bytes, MADV_HUGEPAGE);
+    #else
+        return -1;
+    #endif
+    }
+    """
+    double fc_seconds() nogil
+    int fc_huge_pages(void *start, size_t bytes) nogil     # 0: the system heard it
 
 from fastconv._native.dispatch cimport (
     flush_denormals_on, flush_denormals_restore, thread_count,
@@ -31,14 +56,36 @@ float64. Labels, indexes, losses and data from outside have a size of their own.
 
 cdef size_t LINE = 64  # bytes: a cache line and the widest vector
 ALIGNMENT = LINE
+cdef size_t LARGE_PAGE = 2 << 20
+
+
+cdef double clock_seconds() noexcept nogil:
+    return fc_seconds()
 
 
 cdef class Step:
-    """Base of all steps: does nothing. Subclasses set ``reads`` and ``writes`` in ``__init__``."""
+    """Base of all steps: does nothing. Subclasses set ``reads`` and ``writes`` in ``__init__``.
+
+    What a profile says of a step it says itself: ``title`` is its class' name in words, and
+    subclasses with arithmetic worth counting override ``flops``; where there is a choice of
+    algorithms, ``algorithm`` names it: "direct", "winograd".
+    """
+
+    algorithm = ""
 
     def __cinit__(self):
         self.reads = ()
         self.writes = ()
+
+    @property
+    def title(self):
+        """What it does, in words: "conv input gradient"."""
+        return " ".join(re.findall("[A-Z][^A-Z]*", type(self).__name__)).lower()
+
+    def flops(self, n):
+        """Additions and multiplications of its matrix products over n samples, as its algorithm
+        has them; 0 where memory is what a step waits for."""
+        return 0
 
     cdef void run(self, Context *c) noexcept nogil:
         pass
@@ -138,7 +185,7 @@ cdef class Pass:
     """
 
     cdef Context c
-    cdef Py_ssize_t slots
+    cdef Py_ssize_t slots, size
     cdef object arena
     cdef char *base
     cdef dict held          # slot → array from outside, kept alive while bound
@@ -153,16 +200,22 @@ cdef class Pass:
             raise MemoryError
         self.c.f64 = double
         self.held = {}
-        self.arena = np.empty(nbytes + ALIGNMENT, np.uint8)
+        # an arena of several large pages begins with one, and asks for them: a five-hundredth of
+        # the page faults when it is first written. A system that has none gives small ones.
+        cdef size_t unit = LARGE_PAGE if nbytes >= <Py_ssize_t> (2 * LARGE_PAGE) else LINE
+        self.size = nbytes
+        self.arena = np.empty(nbytes + unit, np.uint8)
         cdef size_t address = <size_t> self.arena.ctypes.data
-        self.base = <char *> ((address + LINE - 1) // LINE * LINE)
+        self.base = <char *> ((address + unit - 1) // unit * unit)
+        if unit == LARGE_PAGE:
+            fc_huge_pages(self.base, nbytes)
 
     def __dealloc__(self):
         free(self.c.ptr)
 
     @property
     def nbytes(self):
-        return self.arena.nbytes - ALIGNMENT
+        return self.size
 
     @property
     def dtype(self):
@@ -205,25 +258,48 @@ cdef class Pass:
         return view
 
     def run(self, Program program not None, Py_ssize_t n, bint training=False,
-            bint accumulate=False, uint64_t seed=0, uint64_t step=0):
-        """Run a program over n samples."""
-        cdef Py_ssize_t i
+            bint accumulate=False, uint64_t seed=0, uint64_t step=0, double[::1] seconds=None):
+        """Run a program over n samples; ``seconds``, one per step, receives what each took."""
         cdef unsigned mode
         cdef Context *c = &self.c
         if n < 1:
             raise ValueError(f"a run has at least one sample, not {n}")
+        if seconds is not None and seconds.shape[0] != program.count:
+            raise ValueError(f"{program.count} steps need as many seconds, "
+                             f"not {seconds.shape[0]}")
         c.n, c.training, c.accumulate, c.seed, c.step = n, training, accumulate, seed, step
         c.threads = thread_count()
         c.failed = 0
         with nogil:
             mode = flush_denormals_on()
-            for i in range(program.count):
-                (<Step> program.raw[i]).run(c)
-                if c.failed:
-                    break
+            if seconds is None:
+                walk(program, c)
+            else:
+                walk_timed(program, c, &seconds[0] if program.count else NULL)
             flush_denormals_restore(mode)
         if c.failed:
             raise _raised.pop(<size_t> c)
+
+
+cdef void walk(Program program, Context *c) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(program.count):
+        (<Step> program.raw[i]).run(c)
+        if c.failed:
+            break
+
+
+cdef void walk_timed(Program program, Context *c, double *seconds) noexcept nogil:
+    """The same walk with a look at the clock after each step."""
+    cdef Py_ssize_t i
+    cdef double now, before = fc_seconds()
+    for i in range(program.count):
+        (<Step> program.raw[i]).run(c)
+        if c.failed:
+            break
+        now = fc_seconds()
+        seconds[i] = now - before
+        before = now
 
 
 def execute(Step step not None, arrays, Py_ssize_t n, *, bint training=False,

@@ -180,9 +180,11 @@ cdef class WinogradGeometry:
     cdef Py_ssize_t pieces(self, Py_ssize_t tiles) noexcept:
         return pieces_of(&self.forward, tiles)
 
-    def multiplications(self, n):
-        """Multiply-adds of the 36 products of one direction for n samples."""
-        return n * image_tiles(&self.forward) * PLANES * self.window
+    def multiplications(self, n, bint backward=False):
+        """Multiply-adds of the 36 products for n samples: over tiles of the output, or, in the
+        input gradient, of the input."""
+        cdef Py_ssize_t tiles = image_tiles(&self.backward if backward else &self.forward)
+        return n * tiles * PLANES * self.window
 
 
 cdef Map _map(window, src, dst, pad, src_stride, dst_stride, depth, width, images):
@@ -562,6 +564,9 @@ cdef class WinogradForward(Step):
             self.reads += (Extent(bias, 0, geometry.conv.filters),)
         self.writes = (geometry.conv.y_extent(y), Extent(scratch, 0, geometry.forward_scratch))
 
+    def flops(self, n):
+        return 2 * self.geometry.multiplications(n)
+
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.forward
         cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
@@ -600,6 +605,9 @@ cdef class WinogradInputGradient(Step):
         self.reads = (geometry.conv.y_extent(dy),
                       geometry.windows_extent(windows, True))
         self.writes = (geometry.conv.x_extent(dx), Extent(scratch, 0, geometry.backward_scratch))
+
+    def flops(self, n):
+        return 2 * self.geometry.multiplications(n, backward=True)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.backward
@@ -796,6 +804,9 @@ cdef class WinogradWeightGradient(Step):
         self.reads = (geometry.conv.x_extent(x), geometry.conv.y_extent(dy))
         self.writes = (Extent(dw, 0, geometry.weight_size),
                        Extent(scratch, 0, geometry.gradient_scratch))
+
+    def flops(self, n):
+        return 2 * self.geometry.multiplications(n)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.forward

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastconv.commands._common import positive, table
+from fastconv.commands._common import positive
+from fastconv.tables import table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastconv.commands._common import positive, table
+from fastconv.commands._common import positive
+from fastconv.tables import table
 
 SUMMARY = "ask an ONNX network what it sees"
 EXAMPLES = """examples:

@@ -35,8 +35,8 @@ class _Weighted(Layer):
 
         ``x`` is the input, or a copy of it with its padding.
         """
-        frame.saved.x, frame.saved.padded = x, x is not frame.inputs[0]
-        geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded)
+        frame.saved.padded = None if x is frame.inputs[0] else x
+        geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
         fused = self.activation.epilogue
         ends: dict[str, Any] = {
             "x": x.slot, "y": y.slot, "bias": b.parameter(self.bias),
@@ -66,8 +66,9 @@ class _Weighted(Layer):
 
     def _emit_parameter_gradients(self, b: "Builder", frame: Frame, dz: "Value") -> None:
         assert self.weight is not None
-        x = frame.saved.x
-        geometry = self.geometry(x, x.stride, dz.stride, frame.saved.padded)
+        padded = frame.saved.padded
+        x = padded or frame.inputs[0]
+        geometry = self.geometry(x, x.stride, dz.stride, padded is not None)
         if self.bias is not None:
             db, add = b.gradient(self.bias)
             step = conv.BiasGradient(

@@ -97,7 +97,9 @@ class BatchNormalization(Layer):
         c = x.channels
         frame.saved.from_batch = b.training and self.trainable
         moving = b.parameter(self.moving_mean), b.parameter(self.moving_variance)
-        if frame.saved.from_batch:
+        if frame.first is not None:  # a second forward: the batch's statistics are kept
+            mean, variance = frame.first.mean, frame.first.variance
+        elif frame.saved.from_batch:
             mean, variance = b.buffer(0, c), b.buffer(0, c)
             scratch = b.buffer(0, norm.BatchNormStatistics.scratch(c))
             b.emit(norm.BatchNormStatistics(x.pixels, c, x.slot, x.stride, mean, variance, scratch))
