@@ -194,14 +194,20 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
             row.flops / row.bytes, row.flops / row.seconds / 1e9, s=20 + 1500 * row.seconds / whole,
             color=colors.get(row.direction, GREY), alpha=0.55, linewidths=0, label=label,
         )  # fmt: skip
-    for row in sorted(rows, key=lambda row: -row.seconds)[:8]:
-        at = (row.flops / row.bytes, row.flops / row.seconds / 1e9)
-        roof.annotate(f"{row.layer} {row.step}", at, fontsize=7, ha="center", va="center")
+    for row in sorted(rows, key=lambda row: -row.seconds)[:5]:
+        roof.annotate(
+            f"{row.layer}, {row.step}", (row.flops / row.bytes, row.flops / row.seconds / 1e9),
+            (0, 8), textcoords="offset points", fontsize=7, ha="center",
+        )  # fmt: skip
     roof.set(xlabel="flops per byte", ylabel="GFLOP/s")
+    for axis in (roof.xaxis, roof.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     roof.set_title(f"{profile.name}, batch {profile.batch_size}, {1e3 * whole:.2f} ms\n{peaks}")
     roof.grid(color="#e5e7eb", linewidth=0.8)
     if seen:
-        roof.legend(frameon=False, loc="lower right")
+        for mark in roof.legend(frameon=False, loc="lower right").legend_handles:
+            mark.set_sizes([50])
     names = [f"{row.layer}: {row.step}, {1e3 * row.seconds:.2f} ms" for row in reversed(moving)]
     speeds = [row.bytes / row.seconds / 1e9 for row in reversed(moving)]
     bars.barh(range(len(moving)), speeds, color=BLUE)

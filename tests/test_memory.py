@@ -226,10 +226,10 @@ def test_frozen_statistics_are_not_touched():
 
 def test_what_is_saved():
     kept = compiled(vgg()).memory(64)
-    for recompute, most in (("activations", 0.65), (["batch_*", "re_lu*"], 0.65)):
+    for recompute, most in (("activations", 0.7), (["batch_*", "re_lu*"], 0.7)):
         assert compiled(vgg(), recompute=recompute).memory(64).arena < most * kept.arena
     # a block between two layers that are kept
-    stack = [layers.Input((16, 16, 8))]
+    stack = [layers.Input((24, 24, 8))]
     for block in range(6):
         for i in range(4):
             name = f"block{block}_{i}"
@@ -237,7 +237,8 @@ def test_what_is_saved():
     stack += [layers.Flatten(), layers.Dense(10, activation="softmax")]
     inner = [f"block*_{i}" for i in range(3)]
     kept = compiled(fc.Sequential(stack)).memory(64).arena
-    assert compiled(fc.Sequential(stack), recompute=inner).memory(64).arena < 0.6 * kept
+    # of 24 outputs 6 remain, and while a block goes backward its own 3 and two gradients
+    assert compiled(fc.Sequential(stack), recompute=inner).memory(64).arena < 0.55 * kept
 
 
 def test_only_what_backward_reads_is_made_again():

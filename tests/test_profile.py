@@ -56,14 +56,16 @@ def test_limits_of_each_table(isa, threads):
     assert peak.bytes_per_second() > 1e8
 
 
-def test_tile_is_below_the_peak(threads):
+def test_products_are_below_the_peak(threads):
+    """In turns, the best of each: other processes disturb both."""
     threads(1)
-    model = fc.Sequential([layers.Input((16, 16, 256)), layers.Conv2D(64, 3, padding="same")])
-    row = max(
-        model.profile(np.ones((4, 16, 16, 256), "f"), repeat=20).steps, key=lambda row: row.flops
-    )
-    speed = row.flops / row.seconds
-    assert 0.2 * peaks().flops < speed < 1.3 * peaks().flops  # other processes disturb both
+    model = fc.Sequential([layers.Input((16, 16, 256)), layers.Conv2D(256, 1)])
+    best = limit = 0
+    for _ in range(3):
+        limit = max(limit, peak.flops_per_second())
+        rows = model.profile(np.ones((4, 16, 16, 256), "f"), repeat=5).steps
+        best = max(best, *(row.flops / row.seconds for row in rows if row.flops))
+    assert 0.3 * limit < best < 1.1 * limit
 
 
 def test_peak_counts_what_it_computes(isa):
@@ -177,6 +179,24 @@ def test_steps_and_their_work(profiled):
     for row in profile.steps:
         assert row.seconds >= 0
         assert row.bound == max(row.flops / limits.flops, row.bytes / limits.bytes)
+
+
+def test_work_of_winograd(rng):
+    inputs = layers.Input((14, 14, 32))
+    x = layers.Conv2D(32, 3, name="first")(inputs)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(48, 3, padding="same", name="second")(x))
+    model = fc.Model(inputs, layers.Dense(10, activation="softmax")(x))
+    model.compile("sgd", LOSS)
+    profile = model.profile(
+        rng.random((2, 14, 14, 32), dtype=np.float32), np.zeros(2, int), repeat=1
+    )
+    rows = [row for row in profile.steps if row.layer == "second" and row.flops]
+    assert len(rows) == 3
+    for row in rows:
+        tiles = 2 * 3 * 3  # of 4×4, in images of 12×12 both ways
+        winograd, direct = 2 * 36 * tiles * 32 * 48, 2 * 2 * 144 * 9 * 32 * 48
+        assert row.flops == {"winograd": winograd, "direct": direct}[row.algorithm]
+    assert rows[0].algorithm == "winograd"
 
 
 def test_sums(profiled):
