@@ -435,7 +435,7 @@ class Plan:
         values.update((t, i.value.shared()) for t, i in zip(graph.inputs, self.inputs, strict=True))
         b.placed = _concatenations(b, graph, known)
         wanted = _wants_gradient(graph, input_gradients)
-        dropped: set[Node] = set()  # nodes whose values backward computes again
+        dropped: dict[Tensor, Node] = {}  # what backward computes again, and who makes it
 
         for number, node in enumerate(graph.nodes):
             if isinstance(node.layer, InputLayer):
@@ -457,8 +457,8 @@ class Plan:
             values[node.output] = frame.output
             # another view of what is dropped, as Flatten gives, must not keep it alive
             view = len(b.steps) == before and len(node.inputs) == 1
-            if drop or (view and node.inputs[0].node in dropped):
-                dropped.add(node)
+            if drop or (view and node.inputs[0] in dropped):
+                dropped[node.output] = node
         self.outputs = [values[tensor] for tensor in graph.outputs]
         b.origin = Origin("loss", "loss")
         gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
@@ -491,10 +491,10 @@ class Plan:
         frames: dict[Node, Frame],
         wanted: set[Tensor],
         gradients: Sequence[Value | None],
-        dropped: set[Node],
+        dropped: Mapping[Tensor, Node],
     ) -> None:
         b = self._builder
-        again: set[Node] = set()
+        restored: set[Node] = set()
         parts: dict[Tensor, list[Value]] = {node.output: [] for node in graph.nodes}
         for tensor, value in zip(graph.outputs, gradients, strict=True):
             if value is not None:
@@ -508,7 +508,7 @@ class Plan:
             if isinstance(node.layer, InputLayer):
                 self.input_gradients[graph.inputs.index(node.output)] = dy
                 continue
-            _restore(b, node, frames, dropped, again)
+            _restore(b, node, frames, dropped, restored)
             frame = frames[node]
             b.origin = Origin(node.layer.name, "backward")
             given_back = node.layer.backward(b, frame, dy)
@@ -682,35 +682,34 @@ def _lay_out(buffers: Sequence[Buffer], sizes: Mapping[int, int]) -> tuple[dict[
 
 
 def _restore(
-    b: Builder, node: Node, frames: dict[Node, Frame], dropped: set[Node], again: set[Node]
+    b: Builder,
+    node: Node,
+    frames: dict[Node, Frame],
+    dropped: Mapping[Tensor, Node],
+    restored: set[Node],
 ) -> None:
     """Give the frame of a node what backward may read and forward did not keep.
 
-    Values of dropped nodes are made anew, each once, from what was kept or was made anew before:
-    by the same steps from the same numbers, so they are the same bits. ``first`` of a second frame
-    is what the first forward saved.
+    Dropped values are made anew, each once, from what was kept or was made anew before: by the same
+    steps from the same numbers, so they are the same bits. ``first`` of a second frame is what the
+    first forward saved.
     """
-    if node in again:
+    if node in restored:
         return
-    again.add(node)
+    restored.add(node)
     frame = frames[node]
     inputs = list(frame.inputs)
     for i, tensor in enumerate(node.inputs):
-        if tensor.node in dropped:
-            _restore(b, tensor.node, frames, dropped, again)
-            inputs[i] = frames[tensor.node].output
-    if node not in dropped:
+        if tensor in dropped:
+            _restore(b, dropped[tensor], frames, dropped, restored)
+            inputs[i] = frames[dropped[tensor]].output
+    if node.output not in dropped:
         frame.inputs = inputs
-    else:
-        second = frames[node] = Frame(
-            inputs=inputs,
-            needs=frame.needs,
-            stream=frame.stream,
-            saved=SimpleNamespace(),
-            first=frame.saved,
-        )
-        b.origin = Origin(node.layer.name, "forward again")
-        second.output = node.layer.forward(b, second).shared()
+        return
+    anew = {"inputs": inputs, "saved": SimpleNamespace(), "first": frame.saved}
+    second = frames[node] = Frame(**{**vars(frame), **anew})
+    b.origin = Origin(node.layer.name, "forward again")
+    second.output = node.layer.forward(b, second).shared()
 
 
 def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:

@@ -181,6 +181,8 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
     moving = sorted(moving, key=lambda row: -row.seconds)[:12]
     whole, peaks = profile.total.seconds, profile.peaks
     figure = figure or new_figure(13, 5.5)
+    from matplotlib.ticker import LogLocator
+
     roof: Any
     roof, bars = figure.subplots(1, 2, width_ratios=[1.6, 1])
     intensities = [row.flops / row.bytes for row in rows] or [peaks.flops / peaks.bytes]
@@ -201,6 +203,7 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
         )  # fmt: skip
     roof.set(xlabel="flops per byte", ylabel="GFLOP/s")
     for axis in (roof.xaxis, roof.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     roof.set_title(f"{profile.name}, batch {profile.batch_size}, {1e3 * whole:.2f} ms\n{peaks}")

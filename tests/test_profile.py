@@ -14,7 +14,7 @@ from fastconv import layers
 from fastconv._native import conv, dispatch, peak
 from fastconv._native.step import Pass, Program, Step
 from fastconv.layer import Layer
-from fastconv.profile import Peaks, peaks
+from fastconv.profile import Peaks, _best, peaks
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -78,8 +78,13 @@ def test_peak_counts_what_it_computes(isa):
 def test_limits_are_measured_once(threads, monkeypatch):
     threads(1)
     first = peaks()
-    monkeypatch.setattr(peak, "flops_per_second", None)
+    measured = iter([first.flops / 2, first.flops * 2])
+    monkeypatch.setattr(peak, "flops_per_second", lambda double: next(measured))
     assert peaks() is first
+    assert peaks(again=True).flops == first.flops  # disturbed
+    assert peaks(again=True).flops == 2 * first.flops
+    assert peaks() is not first
+    _best.clear()
     assert str(first).startswith(f"{dispatch.isa()}, 1 thread: ")
     assert str(Peaks("avx2", 4, 2e11, 3e10)) == (
         "avx2, 4 threads: 200 GFLOP/s of multiply-adds, 30 GB/s of memory"
