@@ -50,21 +50,22 @@ def profiled(rng):
 
 
 def test_limits_of_each_table(isa, threads):
-    """A gather tile, which is nothing but multiply-adds, is below the peak and not far below."""
     threads(1)
     assert peak.flops_per_second() > 1e8
     assert peak.bytes_per_second() > 1e8
 
 
 def test_products_are_below_the_peak(threads):
-    """In turns, the best of each: other processes disturb both."""
+    """In turns, the best of each, until there was a quiet moment: other processes disturb both."""
     threads(1)
     model = fc.Sequential([layers.Input((16, 16, 256)), layers.Conv2D(256, 1)])
     best = limit = 0
-    for _ in range(3):
+    for _ in range(30):
         limit = max(limit, peak.flops_per_second())
         rows = model.profile(np.ones((4, 16, 16, 256), "f"), repeat=5).steps
         best = max(best, *(row.flops / row.seconds for row in rows if row.flops))
+        if 0.3 * limit < best < 1.1 * limit:
+            break
     assert 0.3 * limit < best < 1.1 * limit
 
 
@@ -73,6 +74,37 @@ def test_peak_counts_what_it_computes(isa):
     tile = conv.tile_sizes()
     lanes = tile["gather_nr"] // 2
     assert dispatch.peak_flops() == 2 * 2 * tile["gather_mr"] * lanes
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_multiply_add_computes(isa, double):
+    """Chain i goes from i by s = scale · s + offset; the lanes are alike."""
+    tile = conv.tile_sizes(double)
+    lanes = tile["gather_nr"] // 2
+    for rounds in (0, 1, 7):
+        sums = np.arange(2 * tile["gather_mr"], dtype=np.float64)
+        for _ in range(rounds):
+            sums = 0.75 * sums + 0.5
+        out = peak.multiply_add(rounds, 0.75, 0.5, double)
+        assert np.allclose(out[:lanes], sums.sum(), rtol=1e-14 if double else 1e-6)
+        assert np.isnan(out[lanes:]).all()
+    with pytest.raises(ValueError, match="rounds"):
+        peak.multiply_add(-1, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_triad_computes(isa, dtype, rng):
+    for count in (*range(36), 1000):
+        a, b = rng.standard_normal((2, count)).astype(dtype)
+        whole = np.full(count + 32, np.nan, dtype)
+        peak.triad(a, b, whole[16 : 16 + count], 1.5)
+        assert np.allclose(whole[16 : 16 + count], a + 1.5 * b, rtol=1e-6, atol=1e-6)
+        assert np.isnan(whole[:16]).all()
+        assert np.isnan(whole[16 + count :]).all()
+    x = np.zeros(4, dtype)
+    for bad in (x[:3], x[::2].repeat(4)[::2], np.zeros(4, np.int32)):
+        with pytest.raises(ValueError, match="arrays"):
+            peak.triad(x, bad, x, 1.0)
 
 
 def test_limits_are_measured_once(threads, monkeypatch):

@@ -14,6 +14,8 @@ from fastconv._native.dispatch cimport (
 )
 from fastconv._native.step cimport clock_seconds
 
+ctypedef double double_t    # where an argument is called double
+
 cdef enum:
     WIDEST = 16             # no table's vector is wider
     ARRAY = 64 << 20        # bytes of each of the triad's three arrays
@@ -60,6 +62,34 @@ cdef void triad_piece(char *a, char *b, char *y, bint double_) noexcept nogil:
         f64.triad(PIECE, 1.5, <double *> a, <double *> b, <double *> y)
     else:
         f32.triad(PIECE, <float> 1.5, <float *> a, <float *> b, <float *> y)
+
+
+def multiply_add(Py_ssize_t rounds, double scale, double offset, bint double=False):
+    """The kernel of `flops_per_second` by itself: every lane of its total over the chains."""
+    out = np.full(WIDEST, np.nan, np.float64 if double else np.float32)
+    cdef char *address = <char *> <size_t> out.ctypes.data
+    if rounds < 0:
+        raise ValueError(f"rounds are 0 or more, not {rounds}")
+    if double:
+        f64.multiply_add(rounds, scale, offset, <double_t *> address)
+    else:
+        f32.multiply_add(rounds, <float> scale, <float> offset, <float *> address)
+    return out
+
+
+def triad(a, b, y, double scale):
+    """The kernel of `bytes_per_second` by itself: y = a + scale · b."""
+    if not a.dtype == b.dtype == y.dtype or a.dtype not in (np.float32, np.float64):
+        raise ValueError("arrays are all float32 or all float64")
+    if not a.size == b.size == y.size or not y.flags.writeable:
+        raise ValueError("arrays have one size, and y can be written")
+    if not all(array.flags.c_contiguous for array in (a, b, y)):
+        raise ValueError("arrays are C-contiguous")
+    cdef size_t to = y.ctypes.data, one = a.ctypes.data, other = b.ctypes.data
+    if a.dtype == np.float64:
+        f64.triad(a.size, scale, <double_t *> one, <double_t *> other, <double_t *> to)
+    else:
+        f32.triad(a.size, <float> scale, <float *> one, <float *> other, <float *> to)
 
 
 def flops_per_second(bint double=False) -> float:
