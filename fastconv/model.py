@@ -259,16 +259,17 @@ class Model:
         if purpose in ("fit", "evaluate"):
             heads = Heads(graph, self._need_compiled(), gradients=purpose == "fit")
         by_hand = purpose in ("forward", "forward in training")
+        backward = purpose == "fit" or by_hand
         plan = Plan(
             graph,
             sizes,
             training=purpose in ("fit", "forward in training"),
-            backward=purpose == "fit" or by_hand,
+            backward=backward,
             input_gradients=by_hand,
             heads=heads,
             double=any(p.value.dtype == np.float64 for p in graph.parameters)
             or (not graph.parameters and backend.floatx() == "float64"),
-            recompute=self._need_compiled().recompute if self._settings else (),
+            recompute=self._need_compiled().recompute if backward and self._settings else (),
         )
         self._plans[key] = plan, heads
         while len(self._plans) > PLANS:
