@@ -1,32 +1,20 @@
-"""What the benchmarks share: shape files, interleaved timing, what is known of the machine.
-
-Two things make a comparison in one process honest. The candidates are timed in turns, round by
-round, so that a slow minute of the machine hits all of them. And between two candidates there is a
-pause: an OpenMP runtime lets its idle threads spin for some milliseconds, and every library brings
-its own runtime, so without the pause each would be timed against the other's spinning threads.
-"""
+"""What the benchmarks share: shape files, what is known of the machine, the command line."""
 
 import argparse
 import json
 import os
-import statistics
-import sys
+import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
 SHAPES = Path(__file__).with_name("shapes")
-PAUSE = 0.02  # seconds between two candidates; idle OpenMP threads sleep after a few milliseconds
-SAMPLE = 0.02  # seconds: a sample repeats a short call until it lasts about so long
-
-# glibc keeps what is freed instead of giving it back to the system after every large tensor. The
-# first dozen aligned allocations still take new memory, because the small pieces that they cut off
-# stay in the thread's cache until it is full: hence more calls to warm up.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-WARM_UP, WARM_UP_KEPT = 2, 12  # calls before anything is timed
+RESULTS = Path(__file__).with_name("results")
+PEERS = ("torch", "onnxruntime")
 
 
 # -- shape files ------------------------------------------------------------------------------
@@ -142,117 +130,68 @@ def networks() -> list[str]:
     return sorted(path.stem for path in SHAPES.glob("*.txt"))
 
 
-# -- timing -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one call over the rounds; ``spread`` is the interquartile range by the median."""
-
-    median: float
-    min: float
-    spread: float
-    calls: int  # in one sample
-    samples: tuple[float, ...]
-
-    @classmethod
-    def of(cls, samples: list[float], calls: int = 1) -> "Timing":
-        median = statistics.median(samples)
-        low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
-        return cls(median, min(samples), (high - low) / median, calls, tuple(samples))
-
-
-def interleave(
-    candidates: dict[str, Callable[[], object]], rounds: int, sample: float = SAMPLE
-) -> dict[str, Timing]:
-    """Time the candidates in turns.
-
-    A candidate's turn is a pause, one call that is not timed (it wakes the threads and fetches the
-    data into the caches again), and then as many calls as fill ``sample`` seconds. The order
-    within a round moves on by one from round to round.
-    """
-    calls = {}
-    for name, call in candidates.items():
-        seconds(call, WARM_UP_KEPT if memory_is_kept() else WARM_UP)
-        calls[name] = max(1, min(10_000, round(sample / seconds(call, 1))))
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
-    order = list(candidates)
-    for _ in range(rounds):
-        for name in order:
-            time.sleep(PAUSE)
-            candidates[name]()
-            samples[name].append(seconds(candidates[name], calls[name]))
-        order.append(order.pop(0))
-    return {name: Timing.of(samples[name], calls[name]) for name in candidates}
-
-
-def seconds(call: Callable[[], object], count: int) -> float:
-    """Seconds per call of ``count`` calls in a row."""
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - start) / count
-
-
-def speedup(times: dict[str, Timing], name: str = "fastconv") -> float | None:
-    """How often ``name`` is faster than the best of the others: the ratio of the medians."""
-    others = [t.median for key, t in times.items() if key != name]
-    return min(others) / times[name].median if name in times and others else None
-
-
-def as_json(times: dict[str, Timing]) -> dict[str, Any]:
-    return {name: asdict(timing) for name, timing in times.items()}
+# -- numbers ------------------------------------------------------------------------------------
 
 
 def geometric_mean(values: list[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
 
 
-# -- the machine ------------------------------------------------------------------------------
+def slope(points: list[tuple[float, float]]) -> float:
+    """The exponent p of ``y ~ x^p``: least squares through the logarithms."""
+    logs = [(log(x), log(y)) for x, y in points]
+    mx, my = (sum(axis) / len(logs) for axis in zip(*logs, strict=True))
+    return sum((x - mx) * (y - my) for x, y in logs) / sum((x - mx) ** 2 for x, _ in logs)
+
+
+def ms(seconds: float) -> str:
+    """Seconds as milliseconds with three digits that count."""
+    value = 1e3 * seconds
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
+
+
+def ratio(value: float | None) -> str:
+    return f"{value:.2f}" if value else "-"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+# -- the machine --------------------------------------------------------------------------------
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be timed; it is not imported here, only in its own process."""
+    return find_spec(package) is not None
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a reader of the numbers must know: `fastconv.show_config`, PyTorch's build, settings."""
+    """What a reader of the numbers must know: `fastconv.show_config`, the peers, the settings."""
     from fastconv.config import config_info
 
-    torch = optional_torch()
     return {
         **config_info(),
-        "torch": torch and torch.__version__,
-        "torch_build": torch and torch.__config__.show(),
+        **{name: _version(name) for name in PEERS},
+        "libc": "-".join(platform.libc_ver()),
         "threads_asked": threads,
-        "memory_kept": memory_is_kept(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def memory_is_kept() -> bool:
-    return all(os.environ.get(name) == value for name, value in KEEP_MEMORY.items())
-
-
-def optional_torch() -> Any:
-    """PyTorch where it is installed, else None: the benchmarks then time fastconv alone."""
+def _version(name: str) -> str | None:
     try:
-        import torch
-    except ImportError:
+        return version(name)
+    except PackageNotFoundError:
         return None
-    return torch
-
-
-def set_threads(threads: int) -> None:
-    """The same number of threads for both sides. The affinity is left as it is."""
-    # PyTorch first: where both find one libgomp, whoever loads it decides how long its threads spin
-    torch = optional_torch()
-    import fastconv
-
-    fastconv.set_num_threads(threads)
-    if torch is not None:
-        torch.set_num_threads(threads)
 
 
 class Foreign:
-    """How many CPUs other processes kept busy since this object was made (Linux; else None)."""
+    """How many CPUs other processes kept busy since this object was made (Linux; else None).
+
+    Workers count as our own once they have ended.
+    """
 
     def __init__(self) -> None:
         self.start = self.read()
@@ -276,34 +215,15 @@ class Foreign:
             return None
         return max(0.0, (now[0] - self.start[0]) / (now[1] - self.start[1]))
 
-    def report(self) -> float | None:
-        """`cpus`, with a word on the screen where it spoils the numbers above."""
+    def notes(self) -> list[str]:
+        """A sentence for the report where other work spoils the numbers."""
         cpus = self.cpus()
-        if cpus is not None and cpus > 0.1:
-            print(f"NOTE: other processes kept {cpus:.1f} CPUs busy: do not trust these times")
-        return cpus
+        if cpus is None or cpus <= 0.1:
+            return []
+        return [f"**Other processes kept {cpus:.1f} CPUs busy meanwhile: do not trust the times.**"]
 
 
-# -- tables -----------------------------------------------------------------------------------
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = []
-    for row in [header, ["-" * width for width in widths], *rows]:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *rest]))
-    return "\n".join(lines)
-
-
-def ms(value: float) -> str:
-    """Seconds as milliseconds with three digits that count."""
-    value *= 1e3
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
-
-
-# -- the command line -------------------------------------------------------------------------
+# -- the command line ---------------------------------------------------------------------------
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -313,26 +233,27 @@ def parser(doc: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    options.add_argument("--threads", type=int, default=dispatch.default_num_threads()[0])
-    options.add_argument("--rounds", type=int, default=15, help="timed rounds; medians are shown")
-    options.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
-    options.add_argument(
-        "--keep-memory", action="store_true",
-        help="tell glibc to keep freed memory: spares PyTorch the page faults of its new tensors",
+    add = options.add_argument
+    add("--threads", type=int, default=dispatch.default_num_threads()[0])
+    add("--rounds", type=int, default=7, help="timed rounds; medians are shown")
+    add("--only", nargs="+", default=[], metavar="TEXT", help="rows with one of these in the name")
+    add("--quick", action="store_true", help="tiny shapes, two rounds: to see that all of it runs")
+    add("--json", type=Path, metavar="FILE", help="write all samples there")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    add("--svg", type=Path, metavar="FILE", help="draw the ratios there")
+    add(
+        "--save", type=Path, nargs="?", const=RESULTS / time.strftime("%Y-%m-%d"), metavar="FOLDER",
+        help="write PART.md and PART.svg of every part there, by default under results/DATE",
     )  # fmt: skip
     return options
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Set the threads; start again where the memory allocator must be told something first."""
-    if args.keep_memory and not memory_is_kept():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
-    set_threads(args.threads)
+def chosen(name: str, only: list[str]) -> bool:
+    """Whether ``--only`` lets this row through."""
+    return not only or any(text in name for text in only)
 
 
-def write_json(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"machine": machine(args.threads), **results}, indent=1)
-        args.json.write_text(text + "\n")
-        print(f"written: {args.json}")
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    text = json.dumps(results, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,35 +1,62 @@
-"""Run the benchmarks: single layers, training steps, the start of a process, or all of them.
+"""Time fastconv beside other libraries: layers, training, inference, scaling, memory, import, peak.
 
-    python benchmarks/run.py all --threads 2 --json results.json
+    python benchmarks/run.py train --only resnet --threads 2 --json train.json
 
 README.md says how it is measured and how to read it.
 """
 
+import shlex
+import sys
+from importlib import import_module
+
 import common
-import layers
-import peak
-import startup
-import steps
+import report
+
+# part: the module that has it
+PARTS = {
+    "layers": "layers",
+    "train": "train",
+    "inference": "inference",
+    "scaling": "scaling",
+    "memory": "memory",
+    "import": "startup",
+    "peak": "peak",
+}
 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    what = ("layers", "steps", "startup", "all")
-    parser.add_argument("what", nargs="?", choices=what, default="all", help="what to time")
-    layers.add_arguments(parser)
-    steps.add_arguments(parser)
+    parser.add_argument(
+        "what", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure"
+    )
     args = parser.parse_args()
-    common.prepare(args)
-    results = {}
-    if args.what in ("startup", "all"):
-        results["startup"] = startup.run(args.rounds)
-    if args.what in ("steps", "layers", "all"):
-        limit = results["limit"] = peak.measure_in_use(args.threads)
-        if args.what in ("steps", "all"):
-            results["steps"] = steps.run(args.steps, args.rounds, limit)
-        if args.what in ("layers", "all"):
-            results["layers"] = layers.run(args.networks, args.rounds, limit, args.only)
-    common.write_json(args, results)
+    if args.quick:
+        args.rounds = min(args.rounds, 2)
+    command = f"python {shlex.join(sys.argv)}"
+    reports: list[report.Report] = []
+    for part in PARTS if args.what == "all" else [args.what]:
+        found = import_module(PARTS[part]).run(args)
+        reports.append(found)
+        print(f"\n{found.title}\n\n{found.text()}\n", flush=True)
+        write(args, reports, command)  # after each part: what is done is not lost
+
+
+def write(args, reports: list[report.Report], command: str) -> None:
+    """The files that were asked for, with all that there is so far."""
+    machine = common.machine(args.threads)
+    bars = [group for found in reports for group in found.bars if group.ratios]
+    if args.json:
+        parts = {found.part: found.data for found in reports}
+        common.write_json(args.json, {"machine": machine, "command": command, **parts})
+    if args.markdown:
+        report.write(args.markdown, report.page(reports, machine, command))
+    if args.svg and bars:
+        report.write(args.svg, report.svg(bars))
+    if args.save:
+        found = reports[-1]
+        report.write(args.save / f"{found.part}.md", report.page([found], machine, command))
+        if any(group.ratios for group in found.bars):
+            report.write(args.save / f"{found.part}.svg", report.svg(found.bars))
 
 
 if __name__ == "__main__":
