@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import exp, log, prod
@@ -17,6 +17,14 @@ RESULTS = Path(__file__).with_name("results")
 PEERS = ("torch", "onnxruntime")
 
 
+# kinds of layers in the shape files
+PRODUCTS = ("conv", "depthwise", "transposed", "dense")
+POOLS = ("maxpool", "avgpool")
+SAME = ("batchnorm", "normrelu", "add", "addrelu", "optimizer")  # the output has the input's shape
+# numbers that an update reads and writes per parameter
+OPTIMIZERS = {"sgd": 3, "momentum": 5, "adam": 7, "adadelta": 7}
+
+
 # -- shape files ------------------------------------------------------------------------------
 
 
@@ -26,15 +34,16 @@ class Shape:
 
     network: str
     name: str
-    kind: str  # conv, dense, maxpool, avgpool, batchnorm
-    size: tuple[int, ...]  # one sample: (H, W, C), or (features,) of dense
-    filters: int = 0  # of conv; units of dense
-    kernel: tuple[int, int] = (1, 1)
+    kind: str  # see `KINDS`
+    size: tuple[int, ...]  # one sample: (H, W, C), (features,) of dense, (parameters,) of optimizer
+    filters: int = 0  # of conv and transposed; units of dense
+    kernel: tuple[int, ...] = (1, 1)
     stride: int = 1
     pad: int = 0
     dilation: int = 1
     groups: int = 1
     batch: int = 1
+    rule: str = ""  # of optimizer: one of `OPTIMIZERS`
 
     @property
     def channels(self) -> int:
@@ -43,46 +52,69 @@ class Shape:
     @property
     def out(self) -> tuple[int, ...]:
         """One sample's output shape."""
-        if self.kind == "batchnorm":
+        if self.kind in SAME:
             return self.size
         if self.kind == "dense":
             return (self.filters,)
-        reach = [(k - 1) * self.dilation + 1 for k in self.kernel]
-        spatial = (
-            (s + 2 * self.pad - r) // self.stride + 1
-            for s, r in zip(self.size[:2], reach, strict=True)
-        )
+        if self.kind == "transposed":
+            spatial = ((s - 1) * self.stride + k - 2 * self.pad for s, k in self._axes)
+        else:
+            spatial = (
+                (s + 2 * self.pad - (k - 1) * self.dilation - 1) // self.stride + 1
+                for s, k in self._axes
+            )
         return (*spatial, self.filters or self.channels)
 
     @property
+    def _axes(self) -> list[tuple[int, int]]:
+        return list(zip(self.size[:2], self.kernel, strict=True))
+
+    @property
     def weight(self) -> tuple[int, ...]:
-        """The weight's shape as fastconv has it: (KH, KW, IC / groups, OC) or (inputs, units)."""
+        """The weight's shape as fastconv has it (those of Keras)."""
         if self.kind == "dense":
             return (self.channels, self.filters)
+        if self.kind == "depthwise":
+            return (*self.kernel, self.channels, 1)
+        if self.kind == "transposed":
+            return (*self.kernel, self.filters, self.channels)
         return (*self.kernel, self.channels // self.groups, self.filters)
 
     @property
     def gflop(self) -> float:
-        """Multiplications and additions of one direction over the batch; 0 where memory decides."""
-        if self.kind not in ("conv", "dense"):
+        """Multiplications and additions of one direction over the batch by the direct algorithm;
+        0 for layers without products."""
+        if self.kind not in PRODUCTS:
             return 0.0
-        return 2e-9 * self.batch * prod(self.out[:-1]) * prod(self.weight)
+        pixels = prod((self.size if self.kind == "transposed" else self.out)[:-1])
+        return 2e-9 * self.batch * pixels * prod(self.weight)
 
     def gbytes(self, direction: str) -> float:
-        """What a layer without products must at least read and write: x and y, or x, dy and dx."""
-        whole, made = prod(self.size), prod(self.out)
-        values = whole + made if direction == "forward" or self.kind == "avgpool" else 2 * whole
-        if self.kind == "batchnorm" and direction != "forward":
-            values += made
-        return 4e-9 * self.batch * values
+        """What must at least be read and written, see README.md."""
+        x, y = self.batch * prod(self.size), self.batch * prod(self.out)
+        forward = direction == "forward"
+        if self.kind in PRODUCTS:
+            values: float = x + y + prod(self.weight)
+        elif self.kind == "optimizer":
+            values = OPTIMIZERS[self.rule] * prod(self.size)
+        elif self.kind in ("batchnorm", "normrelu"):  # x (and dy) twice: first for the sums
+            values = 3 * x if forward else 5 * x
+        elif self.kind in ("add", "addrelu"):
+            values = 3 * x
+        else:
+            values = x + y + (y / 4 if self.kind == "maxpool" else 0)  # a byte per maximum
+        return 4e-9 * values
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.size))
-        if self.kind == "batchnorm":
-            return f"{self.name} {size}"
+        if self.kind == "optimizer":
+            return f"{self.name} {self.rule} {size}"
+        if self.kind in SAME:
+            return f"{self.name} {self.kind} {size}"
         if self.kind == "dense":
             return f"{self.name} {size}>{self.filters}"
         what = "x".join(map(str, self.kernel)) + (f"/{self.stride}" if self.stride > 1 else "")
+        what += {"transposed": " transposed", "depthwise": " depthwise"}.get(self.kind, "")
         grouped = f" g{self.groups}" if self.groups > 1 else ""
         return f"{self.name} {what} {size}" + (f">{self.filters}{grouped}" if self.filters else "")
 
@@ -105,14 +137,18 @@ def read_shapes(network: str) -> list[Shape]:
 def parse_shape(network: str, words: list[str], batch: int) -> Shape:
     name, kind, size, *rest = words
     known: dict[str, Any] = {"size": numbers(size), "batch": batch}
-    if kind == "conv":
+    if kind in ("conv", "transposed"):
         filters, kernel = rest.pop(0).split("@")
         known |= {"filters": int(filters), "kernel": numbers(kernel)}
     elif kind == "dense":
         known["filters"] = int(rest.pop(0))
-    elif kind in ("maxpool", "avgpool"):
+    elif kind in (*POOLS, "depthwise"):
         known["kernel"] = numbers(rest.pop(0))
-    elif kind != "batchnorm":
+    elif kind == "optimizer":
+        known |= {"rule": rest.pop(0), "batch": 1}
+        if known["rule"] not in OPTIMIZERS:
+            raise ValueError(f"{known['rule']!r} is no optimizer")
+    elif kind not in SAME:
         raise ValueError(f"{kind!r} is no kind of layer")
     for option, value in zip(rest[::2], rest[1::2], strict=True):
         if option not in ("stride", "pad", "dilation", "groups", "batch"):
@@ -125,9 +161,32 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split("x"))
 
 
-def networks() -> list[str]:
+def shape_files() -> list[str]:
     """The names of all shape files."""
     return sorted(path.stem for path in SHAPES.glob("*.txt"))
+
+
+def read_all(args: argparse.Namespace) -> list[Shape]:
+    """The layers of ``--only``, every shape once; small ones with ``--quick``."""
+    found: dict[tuple, Shape] = {}
+    for name in shape_files():
+        for shape in read_shapes(name):
+            if chosen(f"{shape.network} {shape.kind} {shape}", args.only):
+                found.setdefault(astuple(shape)[2:], shape)
+    return [small(shape) for shape in found.values()] if args.quick else list(found.values())
+
+
+def small(shape: Shape) -> Shape:
+    """The same layer with few channels and a small map."""
+    def few(n: int) -> int:
+        return min(n, 16)
+
+    spatial = [min(size, 24) for size in shape.size[:-1]]
+    width = 4096 if shape.kind == "optimizer" else few(shape.channels)
+    return replace(
+        shape, size=(*spatial, width), filters=few(shape.filters), groups=few(shape.groups),
+        batch=min(shape.batch, 2),
+    )  # fmt: skip
 
 
 # -- numbers ------------------------------------------------------------------------------------
