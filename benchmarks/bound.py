@@ -92,14 +92,12 @@ def _of_node(node: Any, batch: int, training: bool, needs: list[bool]) -> Iterat
 
     if getattr(layer, "weight", None) is not None:
         shapes = node.inputs[0].shape, node.output.shape
-        kind, flops = product(layer, *shapes)
         values = x + y + layer.weight.value.size
-        work = batch * flops, 2.0 * batch * direct_products(layer, *shapes)
-        yield kernel(kind, "forward", values, *work)
-        if training:
-            yield kernel(kind, "weight gradient", values, *work)
-        if training and needs[0]:
-            yield kernel(kind, "input gradient", values, *work)
+        direct = 2.0 * batch * direct_products(layer, *shapes)
+        directions = ["forward", "weight gradient", "input gradient"]
+        for direction in directions[: 1 if not training else 3 if needs[0] else 2]:
+            kind, flops = product(layer, *shapes, direction)
+            yield kernel(kind, direction, values, batch * flops, direct)
     elif name == "BatchNormalization":
         if training:
             yield kernel("norm", "forward", 2 * x)
@@ -130,23 +128,35 @@ def direct_products(layer: Any, x: tuple[int, ...], y: tuple[int, ...]) -> int:
     return layer.weight.value.size * pixels
 
 
-def product(layer: Any, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[str, float]:
+def product(
+    layer: Any, x: tuple[int, ...], y: tuple[int, ...], direction: str
+) -> tuple[str, float]:
     """Kind and flops of one direction for one sample."""
     name, flops = type(layer).__name__, 2.0 * direct_products(layer, x, y)
     if name == "Dense":
         return "dense", flops
     if name == "DepthwiseConv2D":
         return "depthwise", flops
-    if name == "Conv2D" and uses_winograd(layer, y):
-        tiles = prod(-(-size // WINOGRAD_TILE) for size in y[:-1])
+    if name == "Conv2D" and algorithm(layer, x, y, direction) == "winograd":
+        made = x if direction == "input gradient" else y
+        tiles = prod(-(-size // WINOGRAD_TILE) for size in made[:-1])
         return "winograd", 2.0 * tiles * WINOGRAD_PRODUCTS * prod(layer.weight.shape[-2:])
     return "direct", flops
 
 
-def uses_winograd(layer: Any, y: tuple[int, ...]) -> bool:
-    """3x3 with stride 1, wide enough and on maps large enough for the transforms to pay."""
-    plain = layer.kernel_size == (3, 3) and {*layer.strides, *layer.dilation_rate, layer.groups} == {1}
-    return plain and min(layer.weight.shape[-2:]) >= 16 and min(y[:-1]) >= 8
+def algorithm(layer: Any, x: tuple[int, ...], y: tuple[int, ...], direction: str) -> str:
+    """What fastconv chooses for this convolution; what it should where it has no choice yet:
+    Winograd for 3x3 with stride 1, wide enough and on maps large enough for its transforms."""
+    try:
+        from fastconv import algorithms
+    except ImportError:
+        ones = {*layer.strides, *layer.dilation_rate, layer.groups} == {1}
+        large = min(layer.weight.shape[-2:]) >= 16 and min(y[:-1]) >= 8
+        return "winograd" if layer.kernel_size == (3, 3) and ones and large else "direct"
+    from fastconv.plan import Value
+
+    geometry = layer.geometry(Value(0, x, x[-1]), x[-1], y[-1])
+    return algorithms.convolution(geometry, direction.replace(" ", "_"), algorithms.choice())
 
 
 def _wants_gradient(graph: Any) -> set[Any]:

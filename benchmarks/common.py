@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -178,6 +179,7 @@ def read_all(args: argparse.Namespace) -> list[Shape]:
 
 def small(shape: Shape) -> Shape:
     """The same layer with few channels and a small map."""
+
     def few(n: int) -> int:
         return min(n, 16)
 
@@ -280,6 +282,29 @@ class Foreign:
         if cpus is None or cpus <= 0.1:
             return []
         return [f"**Other processes kept {cpus:.1f} CPUs busy meanwhile: do not trust the times.**"]
+
+
+# -- rows ---------------------------------------------------------------------------------------
+
+
+def each(items: Iterable[Any], measure: Callable[[Any], Any]) -> tuple[list[Any], list[str]]:
+    """What ``measure`` says of every item with a ``name``; where one fails the others go on.
+
+    Returns
+    -------
+    rows : list
+    failed : list of str
+        A sentence for the report each.
+    """
+    rows, failed = [], []
+    for item in items:
+        try:
+            rows.append(measure(item))
+            print(f"  {item.name}: done", flush=True)
+        except RuntimeError as error:
+            print(f"  {item.name}: {error}", flush=True)
+            failed.append(f"{item.name} failed: {str(error).strip().splitlines()[-1]}")
+    return rows, failed
 
 
 # -- the command line ---------------------------------------------------------------------------

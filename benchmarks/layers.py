@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,16 @@ class FastconvLayer:
 
         self.n, self.data = shape.batch, data
         inputs = [layers.Input(shape.size) for name in ("x", "b") if name in data]
-        chain = make_layers(shape)
-        y = chain[0](inputs)
-        for layer in chain[1:]:
+        stack = make_layers(shape)
+        y = stack[0](inputs)
+        for layer in stack[1:]:
             y = layer(y)
         self.plan = Plan(
             Graph(inputs, [y]), [shape.size] * len(inputs), training=True, backward=True,
             input_gradients=True,
         )  # fmt: skip
         if "weight" in data:
-            chain[0].set_weights([data["weight"], data["bias"]])
+            stack[0].set_weights([data["weight"], data["bias"]])
         self.arrays = self._place()
         for entry, name in zip(self.plan.inputs, ("x", "b"), strict=False):
             self._value(entry.value)[:] = data[name]
@@ -101,7 +102,7 @@ class FastconvLayer:
         if "weight" in data:
             (self.results[WEIGHT],) = (
                 number for number, slot in enumerate(self.plan.slots)
-                if slot.array is chain[0].weight.grad
+                if slot.array is stack[0].weight.grad
             )  # fmt: skip
 
     def refresh(self) -> None:
@@ -269,8 +270,8 @@ class TorchLayer:
 
     @property
     def _weight_axes(self) -> tuple[int, ...]:
-        """PyTorch's axes of a weight in Keras' order: (OC, IC, KH, KW), transposed (IC, OC, KH, KW),
-        depthwise (C, 1, KH, KW)."""
+        """The axes of Keras' weight in PyTorch's order: (OC, IC, KH, KW), transposed
+        (IC, OC, KH, KW), depthwise (C, 1, KH, KW)."""
         return (2, 3, 0, 1) if self.kind == "depthwise" else (3, 2, 0, 1)
 
     def _conv(self, shape: Shape) -> dict[str, Callable[[], Any]]:
@@ -457,7 +458,7 @@ def group(shape: Shape) -> str:
 def run(args: argparse.Namespace) -> Report:
     """Time all chosen layers."""
     limit = peak.measure_in_use(args.threads)
-    foreign, rows, failed = common.Foreign(), [], []
+    foreign = common.Foreign()
     sides: dict[str, dict[str, Any]] = {"fastconv": {"side": FastconvLayers}}
     if common.installed("torch"):
         sides["torch contiguous"] = {"side": TorchLayers, "channels_last": False}
@@ -465,13 +466,10 @@ def run(args: argparse.Namespace) -> Report:
     with worker.started(
         {name: {"keep_memory": True, "threads": args.threads, **s} for name, s in sides.items()}
     ) as workers:
-        for shape in common.read_all(args):
-            try:
-                rows += time_layer(shape, workers, args.rounds)
-                print(f"  {shape.network} {shape}: done", flush=True)
-            except RuntimeError as error:  # the others go on
-                failed.append(f"{shape} failed: {str(error).strip().splitlines()[-1]}")
-                print(f"  {error}", flush=True)
+        found, failed = common.each(
+            common.read_all(args), lambda shape: time_layer(shape, workers, args.rounds)
+        )
+    rows = list(chain.from_iterable(found))
     summary = summarize(rows)
     return Report(
         "layers",

@@ -50,7 +50,8 @@ class Network:
         return (self.size, self.size, self.channels)
 
     def data(self, batches: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same images and class numbers on every side: (batches, n, H, W, C), (batches, n, …)."""
+        """Images and class numbers, the same on every side: (batches, n, H, W, C) and
+        (batches, n) or (batches, n, H, W)."""
         rng = np.random.default_rng(0)
         x = rng.random((batches, self.batch, *self.shape), np.float32)
         pixels = self.shape[:2] if self.dense else ()
@@ -62,9 +63,9 @@ class Network:
 
 
 SGD = {"name": "sgd", "learning_rate": 0.01}
-MOMENTUM = {"name": "sgd", "learning_rate": 0.001, "momentum": 0.9}
+MOMENTUM = {"name": "sgd", "learning_rate": 0.0003, "momentum": 0.9}
 ADAM = {"name": "adam", "learning_rate": 0.001}
-ADADELTA = {"name": "adadelta", "learning_rate": 1.0}
+ADADELTA = {"name": "adadelta", "learning_rate": 0.1}
 
 ALL = [
     Network("lenet5_1", "lenet5", 28, 1, 10, 1, SGD),
@@ -83,9 +84,14 @@ NETWORKS = {network.name: network for network in ALL}
 
 
 def quick(network: Network) -> Network:
-    """The same network small: an eighth of the channels, images as small as it takes, batch 2."""
-    size = {224: 64, 128: 32}.get(network.size, network.size)
-    return replace(network, size=size, width=0.125, batch=min(network.batch, 2))
+    """The same network small: an eighth of the channels, images as small as it takes, batch 4."""
+    size = {224: 96, 128: 32}.get(network.size, network.size)
+    return replace(network, size=size, width=0.125, batch=min(network.batch, 4))
+
+
+def states(optimizer: dict[str, Any]) -> int:
+    """Arrays that an optimizer keeps per parameter."""
+    return 2 if optimizer["name"] != "sgd" else int(bool(optimizer.get("momentum")))
 
 
 def chosen(args: argparse.Namespace) -> list[Network]:

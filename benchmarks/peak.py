@@ -171,7 +171,9 @@ def run(args: argparse.Namespace) -> Report:
         for limit in found
     ]
     title = f"Limits of the machine, {found[0]['isa']}"
-    return Report("peak", title, [Table("Multiply-adds and triad", header, rows)], data={"rows": found})
+    return Report(
+        "peak", title, [Table("Multiply-adds and triad", header, rows)], data={"rows": found}
+    )
 
 
 def main() -> None:

@@ -62,7 +62,9 @@ class Report:
 
     def markdown(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
-        return "\n\n".join(filter(None, [f"## {self.title}", *map(Table.markdown, self.tables), notes]))
+        return "\n\n".join(
+            filter(None, [f"## {self.title}", *map(Table.markdown, self.tables), notes])
+        )
 
 
 def page(reports: Sequence[Report], machine: dict[str, Any], command: str) -> str:

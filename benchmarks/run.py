@@ -5,8 +5,10 @@
 README.md says how it is measured and how to read it.
 """
 
+import argparse
 import shlex
 import sys
+import traceback
 from importlib import import_module
 
 import common
@@ -24,24 +26,33 @@ PARTS = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = common.parser(__doc__)
     parser.add_argument(
         "what", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.quick:
         args.rounds = min(args.rounds, 2)
-    command = f"python {shlex.join(sys.argv)}"
+    words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "benchmarks/run.py", *words])
     reports: list[report.Report] = []
+    failed = []
     for part in PARTS if args.what == "all" else [args.what]:
-        found = import_module(PARTS[part]).run(args)
+        try:
+            found = import_module(PARTS[part]).run(args)
+        except Exception:  # the other parts go on
+            traceback.print_exc()
+            failed.append(part)
+            continue
         reports.append(found)
         print(f"\n{found.title}\n\n{found.text()}\n", flush=True)
         write(args, reports, command)  # after each part: what is done is not lost
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
-def write(args, reports: list[report.Report], command: str) -> None:
+def write(args: argparse.Namespace, reports: list[report.Report], command: str) -> None:
     """The files that were asked for, with all that there is so far."""
     machine = common.machine(args.threads)
     bars = [group for found in reports for group in found.bars if group.ratios]

@@ -38,7 +38,7 @@ def mnist(size: int = 28, width: float = 1, dropout: bool = True) -> nn.Module:
 
 
 def norm(channels: int) -> nn.Module:
-    """With fastconv's (Keras') epsilon and moving average; PyTorch's momentum is the new value's."""
+    """With Keras' epsilon and moving average; PyTorch's momentum is the weight of the new value."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 

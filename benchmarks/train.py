@@ -47,7 +47,7 @@ class FastconvTraining(Side):
         """Make the timed step; returns what must agree with the other sides, and the bound."""
         net = Network(**network)
         model, self.task = self._step(net, dropout=True)
-        states = len(networks.fastconv_optimizer(net).states)
+        states = networks.states(net.optimizer)
         return {
             "parameters": sum(p.value.size for p in model.graph.parameters if p.trainable),
             "multiply_adds": bound.multiply_adds(model),
@@ -55,13 +55,16 @@ class FastconvTraining(Side):
         }
 
     @staticmethod
-    def _step(net: Network, dropout: bool) -> tuple[Any, Callable[[], float]]:
+    def _step(
+        net: Network, dropout: bool, batches: int = BATCHES
+    ) -> tuple[Any, Callable[[], float]]:
+        """The model and a call that makes one step with it."""
         model = networks.fastconv_model(net, dropout)
         model.compile(
             optimizer=networks.fastconv_optimizer(net), loss="sparse_categorical_crossentropy"
         )
-        batches = itertools.cycle(list(zip(*net.data(BATCHES), strict=True)))
-        return model, lambda: model.train_on_batch(*next(batches))
+        pairs = itertools.cycle(list(zip(*net.data(batches), strict=True)))
+        return model, lambda: model.train_on_batch(*next(pairs))
 
 
 class TorchTraining(Side):
@@ -89,20 +92,22 @@ class TorchTraining(Side):
             "multiply_adds": torch_networks.multiply_adds(model, net.shape),
         }
 
-    def _step(self, net: Network, dropout: bool) -> tuple[Any, Callable[[], float]]:
+    def _step(
+        self, net: Network, dropout: bool, batches: int = BATCHES
+    ) -> tuple[Any, Callable[[], float]]:
         import torch
 
         model = networks.torch_model(net, dropout).to(memory_format=self.layout).train()
         update = networks.torch_optimizer(net, model.parameters())
-        x, y = net.data(BATCHES)
+        x, y = net.data(batches)
         images = [
             torch.from_numpy(b).permute(0, 3, 1, 2).contiguous(memory_format=self.layout) for b in x
         ]
-        batches = itertools.cycle(list(zip(images, map(torch.from_numpy, y), strict=True)))
+        pairs = itertools.cycle(list(zip(images, map(torch.from_numpy, y), strict=True)))
         cross_entropy = torch.nn.functional.cross_entropy
 
         def step() -> float:
-            images, labels = next(batches)
+            images, labels = next(pairs)
             update.zero_grad(set_to_none=True)
             loss = cross_entropy(model(images), labels)
             loss.backward()
@@ -113,7 +118,7 @@ class TorchTraining(Side):
 
 
 def variants(fastconv: type[Side], torch: type[Side], threads: int) -> dict[str, dict[str, Any]]:
-    """The arguments of every worker: fastconv, and PyTorch's layouts with and without kept memory."""
+    """The arguments of every worker: fastconv; PyTorch in both layouts, with memory kept or not."""
     sides: dict[str, dict[str, Any]] = {"fastconv": {"side": fastconv, "threads": threads}}
     if common.installed("torch"):
         for layout, last in (("contiguous", False), ("channels last", True)):
@@ -127,14 +132,19 @@ def variants(fastconv: type[Side], torch: type[Side], threads: int) -> dict[str,
 # -- the benchmark ------------------------------------------------------------------------------
 
 
-def check(net: Network, workers: dict[str, Worker]) -> dict[str, Any]:
-    """Let every side make its step, and see that it is the same work; returns fastconv's facts."""
+def prepared(net: Network, workers: dict[str, Worker]) -> dict[str, Any]:
+    """Let every side make its step, and see that all are as large; returns fastconv's facts."""
     facts = {name: side.call("prepare", network=asdict(net)) for name, side in workers.items()}
-    ours = facts["fastconv"]
+    ours = next(iter(facts.values()))
     for name, theirs in facts.items():
         for what in ("parameters", "multiply_adds"):
             if theirs[what] != ours[what]:
                 raise RuntimeError(f"{net.name}: {what} {ours[what]}, of {name} {theirs[what]}")
+    return ours
+
+
+def compare_losses(net: Network, workers: dict[str, Worker]) -> dict[str, list[float]]:
+    """See that all sides learn alike from the same weights; returns the losses."""
     compared = [name for name in workers if not name.endswith(KEPT)]  # memory changes no number
     losses = {name: workers[name].call("losses", network=asdict(net)) for name in compared}
     for name, theirs in losses.items():
@@ -142,19 +152,21 @@ def check(net: Network, workers: dict[str, Worker]) -> dict[str, Any]:
             a, b = losses["fastconv"][step], theirs[step]
             if not abs(a - b) <= tolerance * abs(b):
                 raise RuntimeError(f"{net.name}: loss {step + 1} is {a}, that of {name} {b}")
-    return {**ours, "losses": losses}
+    return losses
 
 
 def time_step(net: Network, rounds: int, threads: int) -> dict[str, Any]:
     """One row: what the step is, and everybody's times."""
     with worker.started(variants(FastconvTraining, TorchTraining, threads)) as workers:
-        facts = check(net, workers)
+        losses = compare_losses(net, workers)
+        facts = prepared(net, workers)
         times, idle = worker.take_turns(workers, rounds)
     return {
         "network": net.name,
         "batch": net.batch,
         "optimizer": net.optimizer,
         **facts,
+        "losses": losses,
         "times": worker.as_json(times),
         "best": worker.best_other(times),
         "speedup": worker.speedup(times),
@@ -165,14 +177,10 @@ def time_step(net: Network, rounds: int, threads: int) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> Report:
     """Time the chosen networks."""
     limit = peak.measure_in_use(args.threads)
-    foreign, rows, failed = common.Foreign(), [], []
-    for net in networks.chosen(args):
-        try:
-            rows.append(time_step(net, args.rounds, args.threads))
-            print(f"  {net.name}: done", flush=True)
-        except (RuntimeError, MemoryError) as error:  # the others go on
-            failed.append(f"{net.name} failed: {str(error).strip().splitlines()[-1]}")
-            print(f"  {error}", flush=True)
+    foreign = common.Foreign()
+    rows, failed = common.each(
+        networks.chosen(args), lambda net: time_step(net, args.rounds, args.threads)
+    )
     return Report(
         "train",
         f"Training steps, {args.threads} threads",

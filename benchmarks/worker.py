@@ -1,9 +1,9 @@
 """Each side in a process of its own, and the turns that they take.
 
 A worker is a process that holds one object and calls its methods when the driver says so, over a
-pair of pipes. What one library sets, spins or keeps cannot touch another one, every side has its own
-settings of the memory allocator, and while one computes the others wait for their pipe. That they
-do wait is measured: a report says how much CPU time was spent by workers whose turn it was not.
+pair of pipes. What one library sets, spins or keeps cannot touch another one, every side has its
+own settings of the memory allocator, and while one computes the others wait for their pipe. That
+they do wait is measured: a report says how much CPU time was spent out of turn.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -79,11 +79,9 @@ class Worker:
 
     def send(self, method: str, **arguments: Any) -> None:
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # `receive` says how it ended
             self.process.stdin.write(json.dumps({"call": method, "with": arguments}) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # `receive` says how it ended
 
     def receive(self) -> Any:
         assert self.process.stdout is not None
@@ -103,7 +101,8 @@ class Worker:
         """End the process; one that does not listen is killed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # what it did not read any more
+            self.process.stdin.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
