@@ -86,11 +86,11 @@ def page(reports: Sequence[Report], machine: dict[str, Any], command: str) -> st
 
 # -- the picture --------------------------------------------------------------------------------
 
-ROW, LABEL, WIDTH, PLOT = 22, 250, 760, 400  # pixels
+ROW, LETTER, PLOT, VALUE = 22, 7.5, 420, 70  # pixels
 TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32)
 # grays and blues that can be read on white and on black; where the viewer says which, text is crisp
 STYLE = """\
-text { font: 13px system-ui, sans-serif; fill: #57606a }
+text { font: 13px system-ui, sans-serif; fill: #7d8590 }
 .title { font-weight: 600 }
 .value { font-variant-numeric: tabular-nums }
 .grid { stroke: #8c959f; stroke-opacity: .35 }
@@ -105,10 +105,12 @@ def svg(groups: Sequence[Bars]) -> str:
     """Bars from 1 on a logarithmic axis: to the right fastconv is faster, to the left slower."""
     ratios = [value for group in groups for _, value in group.ratios]
     low, high = min([0.5, *ratios]) / 1.1, max([4.0, *ratios]) * 1.1
+    label = 24 + round(LETTER * max(len(name) for group in groups for name, _ in group.ratios))
+    width = label + PLOT + VALUE
     y, body = 0, []
 
     def place(value: float) -> float:
-        return LABEL + PLOT * log(value / low) / log(high / low)
+        return label + PLOT * log(value / low) / log(high / low)
 
     for group in groups:
         y += 2 * ROW
@@ -119,10 +121,10 @@ def svg(groups: Sequence[Bars]) -> str:
                 x, kind = place(tick), "one" if tick == 1 else "grid"
                 body.append(f'<path class="{kind}" d="M{x:.1f} {y}V{bottom + 4}"/>')
                 body.append(_text(x, bottom + 18, f"{tick:g}×", anchor="middle"))
-        for label, value in group.ratios:
+        for name, value in group.ratios:
             start, end = sorted((place(1), place(value)))
             kind = "faster" if value >= 1 else "slower"
-            body.append(_text(LABEL - 10, y + 15, label, anchor="end"))
+            body.append(_text(label - 10, y + 15, name, anchor="end"))
             body.append(
                 f'<rect class="{kind}" x="{start:.1f}" y="{y + 4}" rx="2" '
                 f'width="{max(1.0, end - start):.1f}" height="{ROW - 8}"/>'
@@ -132,8 +134,8 @@ def svg(groups: Sequence[Bars]) -> str:
         y = bottom + ROW
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 8}" '
-            f'width="{WIDTH}" height="{y + 8}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 8}" '
+            f'width="{width}" height="{y + 8}" role="img">',
             f"<style>\n{STYLE}\n</style>", *body, "</svg>\n",
         ]
     )  # fmt: skip
