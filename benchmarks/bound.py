@@ -5,9 +5,9 @@ that `peak.py` measures, whichever takes longer, with nothing between the kernel
 
 - **Products** (convolution, dense, depthwise, transposed), in three directions; nobody needs the
   gradient at the images, so the layers that read them have two. A multiply-add is two flops. Where
-  Winograd's F(4x4, 3x3) is used, each tile of 4x4 outputs takes 36 products in place of 144, tiles
-  at the edges counted whole; its transforms cost nothing. Bytes: both operands read once, the
-  result written once.
+  Winograd's F(4x4, 3x3) is used, each tile of 4x4 outputs takes 36 products in place of 144 (with
+  F(2x2, 5x5) in place of 100), tiles at the edges counted whole; transforms cost nothing. Bytes:
+  both operands read once, the result written once.
 - **Batch norm**: its statistics are gathered by the kernel before it and cost nothing; forward
   reads x and writes y; backward reads x once for the sums, then reads dy and x and writes dx. At
   inference it is folded into the weights and costs nothing.
@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-WINOGRAD_TILE, WINOGRAD_PRODUCTS = 4, 36
+WINOGRAD_PRODUCTS = 36  # of a tile, which has (7 - k) x (7 - k) outputs of a k x k window
 FREE = {
     "InputLayer", "Flatten", "Reshape", "Dropout", "Activation", "ReLU", "LeakyReLU", "ELU",
     "Softmax", "Concatenate",
@@ -132,29 +132,24 @@ def product(
     layer: Any, x: tuple[int, ...], y: tuple[int, ...], direction: str
 ) -> tuple[str, float]:
     """Kind and flops of one direction for one sample."""
-    name, flops = type(layer).__name__, 2.0 * direct_products(layer, x, y)
-    if name == "Dense":
+    flops = 2.0 * direct_products(layer, x, y)
+    if type(layer).__name__ == "Dense":
         return "dense", flops
-    if name == "DepthwiseConv2D":
-        return "depthwise", flops
-    if name == "Conv2D" and algorithm(layer, x, y, direction) == "winograd":
+    kind = algorithm(layer, x, y, direction)
+    if kind == "winograd":
         made = x if direction == "input gradient" else y
-        tiles = prod(-(-size // WINOGRAD_TILE) for size in made[:-1])
-        return "winograd", 2.0 * tiles * WINOGRAD_PRODUCTS * prod(layer.weight.shape[-2:])
-    return "direct", flops
+        tiles = prod(-(-size // (7 - k)) for size, k in zip(made, layer.kernel_size, strict=False))
+        flops = 2.0 * tiles * WINOGRAD_PRODUCTS * prod(layer.weight.shape[-2:])
+    return kind, flops
 
 
 def algorithm(layer: Any, x: tuple[int, ...], y: tuple[int, ...], direction: str) -> str:
-    """What fastconv chooses for this convolution; what it should where it has no choice yet:
-    Winograd for 3x3 with stride 1, wide enough and on maps large enough for its transforms."""
-    try:
-        from fastconv import algorithms
-    except ImportError:
-        ones = {*layer.strides, *layer.dilation_rate, layer.groups} == {1}
-        large = min(layer.weight.shape[-2:]) >= 16 and min(y[:-1]) >= 8
-        return "winograd" if layer.kernel_size == (3, 3) and ones and large else "direct"
+    """What fastconv chooses: "winograd", "depthwise" or "direct"."""
+    from fastconv import algorithms  # late: workers of other libraries do without fastconv
     from fastconv.plan import Value
 
+    if type(layer).__name__ == "Conv2DTranspose":  # taps apart, as these networks have it
+        return "direct"
     geometry = layer.geometry(Value(0, x, x[-1]), x[-1], y[-1])
     return algorithms.convolution(geometry, direction.replace(" ", "_"), algorithms.choice())
 
