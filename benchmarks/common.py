@@ -319,7 +319,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--threads", type=int, default=dispatch.default_num_threads()[0])
-    add("--rounds", type=int, default=7, help="timed rounds; medians are shown")
+    add("--rounds", type=int, help="timed rounds; medians are shown; a number of each part's own")
     add("--only", nargs="+", default=[], metavar="TEXT", help="rows with one of these in the name")
     add("--quick", action="store_true", help="tiny shapes, two rounds: to see that all of it runs")
     add("--json", type=Path, metavar="FILE", help="write all samples there")

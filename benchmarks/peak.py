@@ -164,7 +164,7 @@ def describe(limit: dict[str, Any]) -> str:
 def run(args: argparse.Namespace) -> Report:
     """The limits for one thread, two, … as many as asked for."""
     counts = sorted({1, *(2**i for i in range(1, 8) if 2**i < args.threads), args.threads})
-    found = [measure_in_use(count, 3 if args.quick else 9) for count in counts]
+    found = [measure_in_use(count, args.rounds) for count in counts]
     header = ["threads", "GFLOP/s", *(f"GB/s at {12 * size >> 10} KiB a thread" for size in LEVELS)]
     rows = [
         [str(limit["threads"]), f"{limit['gflops']:.1f}", *(f"{g:.1f}" for _, g in limit["levels"])]

@@ -22,7 +22,7 @@ from typing import Any
 
 PAUSE = 0.02  # seconds before a turn: idle OpenMP threads spin some milliseconds, then they sleep
 SAMPLE = 0.05  # seconds: a sample repeats a short call until it lasts about so long
-LONG = 0.2  # seconds: a call so long needs none before it to wake the threads and fill the caches
+LONG = 0.1  # seconds: a call so long needs none before it to wake the threads and fill the caches
 WARM_UP = 12  # calls at most, see `KEEP_MEMORY`
 
 # glibc keeps what is freed instead of giving it back to the system after every large tensor. The

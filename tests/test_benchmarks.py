@@ -110,6 +110,16 @@ def expected(shape: common.Shape, data: dict) -> dict[str, np.ndarray]:
             y, dy = np.maximum(y, 0), dy * (y > 0)
         return {"forward": y, bench.INPUT: reference.batch_norm_backward(x, one, dy)[0]}
     pads = [(shape.pad, shape.pad)] * 2
+    if shape.kind == "transposed":  # the convolution from y to x, the other way round
+        back = reference.conv_backward(dy, w, x, shape.stride, pads)
+        dx = reference.conv(dy, w, None, shape.stride, pads)
+        return {"forward": back[0] + bias, bench.INPUT: dx, bench.WEIGHT: back[1]}
+    if shape.kind == "depthwise":
+        how = (shape.stride, pads, shape.dilation, shape.channels)
+        w = np.swapaxes(w, 2, 3)
+        dx, dw, _ = reference.conv_backward(x, w, dy, *how)
+        y = reference.conv(x, w, bias, *how)
+        return {"forward": y, bench.INPUT: dx, bench.WEIGHT: np.swapaxes(dw, 2, 3)}
     if shape.kind == "conv":
         how = (shape.stride, pads, shape.dilation, shape.groups)
         dx, dw, _ = reference.conv_backward(x, w, dy, *how)
@@ -132,11 +142,15 @@ def expected(shape: common.Shape, data: dict) -> dict[str, np.ndarray]:
         "g batchnorm 5x5x3",
         "h normrelu 5x5x3",
         "i addrelu 5x5x3",
+        "j depthwise 9x8x5 3x3 stride 2 pad 1",
+        "k transposed 4x5x6 3@2x2 stride 2",
     ],
 )
 def test_timed_steps_compute_the_layer(line):
     """Every direction, run twice and in any order: nothing that one writes spoils another."""
     shape = make_shape(line)
+    if missing(CLASSES.get(shape.kind, "Conv2D")):
+        pytest.skip(f"fastconv has no {CLASSES[shape.kind]} yet")
     data = bench.make_data(shape)
     layer = bench.FastconvLayer(shape, data)
     runners = {direction: layer.runner(direction) for direction in bench.directions(shape)}
@@ -493,7 +507,7 @@ def test_all_parts_run_although_one_fails(monkeypatch, tmp_path):
         def run(args):
             return replace(make_report(), part="peak")
 
-    monkeypatch.setattr(run, "PARTS", {"train": "broken", "peak": "fine"})
+    monkeypatch.setattr(run, "PARTS", {"train": ("broken", 1), "peak": ("fine", 1)})
     monkeypatch.setattr(run, "import_module", {"broken": Broken, "fine": Fine}.get)
     with pytest.raises(SystemExit, match="failed: train"):
         run.main(["all", "--save", str(tmp_path)])
