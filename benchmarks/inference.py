@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> Report:
         notes=[
             "Medians of the rounds. x: the other's time divided by fastconv's. The bound is that "
             "of `bound.py` for the forward pass, batch norm folded.",
-            peak.describe(limit) + ".", *failed, *foreign.notes(), *train.idle_notes(rows),
+            peak.describe(limit) + ".", *failed, *foreign.notes(), *worker.idle_notes(rows),
         ],
         data={"limit": limit, "rows": rows, "foreign_cpus": foreign.cpus()},
     )  # fmt: skip

@@ -482,7 +482,8 @@ def run(args: argparse.Namespace) -> Report:
             Bars("Beside the better layout of PyTorch, geometric means",
                  [(name, found["mean"]) for name, found in summary.items()]),
         ],
-        notes=[*NOTES, peak.describe(limit) + ".", *failed, *foreign.notes()],
+        notes=[*NOTES, peak.describe(limit) + ".", *failed, *foreign.notes(),
+               *worker.idle_notes(rows)],
         data={"limit": limit, "rows": rows, "summary": summary, "foreign_cpus": foreign.cpus()},
     )  # fmt: skip
 

@@ -186,7 +186,13 @@ def run(args: argparse.Namespace) -> Report:
         f"Training steps, {args.threads} threads",
         tables=[times_table(rows, limit), bound_table(rows, limit)],
         bars=[Bars("A training step beside the best of PyTorch", ratios(rows))],
-        notes=[*NOTES, peak.describe(limit) + ".", *failed, *foreign.notes(), *idle_notes(rows)],
+        notes=[
+            *NOTES,
+            peak.describe(limit) + ".",
+            *failed,
+            *foreign.notes(),
+            *worker.idle_notes(rows),
+        ],
         data={"limit": limit, "rows": rows, "foreign_cpus": foreign.cpus()},
     )
 
@@ -234,9 +240,3 @@ def bound_table(rows: list[dict[str, Any]], limit: dict[str, Any]) -> Table:
 
 def ratios(rows: list[dict[str, Any]]) -> list[tuple[str, float]]:
     return [(row["network"], row["speedup"]) for row in rows if row["speedup"]]
-
-
-def idle_notes(rows: list[dict[str, Any]]) -> list[str]:
-    """A sentence where sides computed out of turn."""
-    worst = max((row["idle_cpus"] for row in rows), default=0.0)
-    return [f"**Waiting sides kept {worst:.2f} CPUs busy at worst.**"] if worst > 0.05 else []

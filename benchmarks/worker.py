@@ -211,6 +211,13 @@ def as_json(times: dict[str, Timing]) -> dict[str, Any]:
     return {name: asdict(timing) for name, timing in times.items()}
 
 
+def idle_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for the report where sides computed out of turn. The few milliseconds for which
+    idle threads spin fall into the pause, and are well below what is told."""
+    worst = max((row["idle_cpus"] for row in rows), default=0.0)
+    return [f"**Waiting sides kept {worst:.2f} CPUs busy at worst.**"] if worst > 0.2 else []
+
+
 # -- the worker's end ---------------------------------------------------------------------------
 
 

@@ -245,18 +245,22 @@ class Player:
 def test_sides_take_turns_and_are_warmed_up_alike(monkeypatch):
     monkeypatch.setattr(worker, "PAUSE", 0)
     notes: list = []
-    players = {n: Player(n, notes, s) for n, s in (("a", 0.1), ("b", 0.01), ("c", 0.1))}
+    players = {n: Player(n, notes, s) for n, s in (("a", 0.05), ("b", 0.01), ("c", 0.05))}
     times, idle = worker.take_turns(players, rounds=3, sample=0.05)
     warm_up = [(name, arguments["calls"]) for name, method, arguments in notes if method == "run"]
-    assert {name: sum(calls for n, calls in warm_up if n == name) for name in players} == {
-        "a": 12, "b": 12, "c": 12
-    }  # fmt: skip
+    before = {name: sum(calls for n, calls in warm_up if n == name) for name in players}
+    assert before == dict.fromkeys("abc", 1 + worker.WARM_UP + 1)  # one to know, one to count by
     turns = [(name, arguments) for name, method, arguments in notes if method == "sample"]
     assert "".join(name for name, _ in turns) == "abcbcacab"
     assert turns[0][1] == {"calls": 1, "wake": True}
     assert turns[1][1] == {"calls": 5, "wake": True}
     assert idle == 0
     assert {name: len(t.samples) for name, t in times.items()} == dict.fromkeys("abc", 3)
+
+
+def test_sides_that_compute_out_of_turn_are_told():
+    assert worker.idle_notes([{"idle_cpus": 0.01}]) == []
+    assert "0.90 CPUs" in worker.idle_notes([{"idle_cpus": 0.01}, {"idle_cpus": 0.9}])[0]
 
 
 def test_long_calls_are_not_repeated_to_wake(monkeypatch):
