@@ -88,7 +88,7 @@ sanitize: $(VENV)/.$(EXTRAS) ## kernel tests under the address and undefined-beh
 		"from fastconv._native import dispatch; assert '-fsanitize' in dispatch.flags()"
 	$(SANITIZED) $(BIN)/pytest --capture=no -m kernels $(ARGS)
 
-bench: build ## time layers and training steps beside PyTorch
+bench: build ## measure beside PyTorch and ONNX Runtime (ARGS=train chooses a part)
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 

@@ -1,32 +1,29 @@
-"""What the benchmarks share: shape files, interleaved timing, what is known of the machine.
-
-Two things make a comparison in one process honest. The candidates are timed in turns, round by
-round, so that a slow minute of the machine hits all of them. And between two candidates there is a
-pause: an OpenMP runtime lets its idle threads spin for some milliseconds, and every library brings
-its own runtime, so without the pause each would be timed against the other's spinning threads.
-"""
+"""What the benchmarks share: shape files, what is known of the machine, the command line."""
 
 import argparse
 import json
 import os
-import statistics
-import sys
+import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
 SHAPES = Path(__file__).with_name("shapes")
-PAUSE = 0.02  # seconds between two candidates; idle OpenMP threads sleep after a few milliseconds
-SAMPLE = 0.02  # seconds: a sample repeats a short call until it lasts about so long
+RESULTS = Path(__file__).with_name("results")
+PEERS = ("torch", "onnxruntime")
 
-# glibc keeps what is freed instead of giving it back to the system after every large tensor. The
-# first dozen aligned allocations still take new memory, because the small pieces that they cut off
-# stay in the thread's cache until it is full: hence more calls to warm up.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-WARM_UP, WARM_UP_KEPT = 2, 12  # calls before anything is timed
+
+# kinds of layers in the shape files
+PRODUCTS = ("conv", "depthwise", "transposed", "dense")
+POOLS = ("maxpool", "avgpool")
+SAME = ("batchnorm", "normrelu", "add", "addrelu", "optimizer")  # the output has the input's shape
+# numbers that an update reads and writes per parameter
+OPTIMIZERS = {"sgd": 3, "momentum": 5, "adam": 7, "adadelta": 7}
 
 
 # -- shape files ------------------------------------------------------------------------------
@@ -38,15 +35,16 @@ class Shape:
 
     network: str
     name: str
-    kind: str  # conv, dense, maxpool, avgpool, batchnorm
-    size: tuple[int, ...]  # one sample: (H, W, C), or (features,) of dense
-    filters: int = 0  # of conv; units of dense
-    kernel: tuple[int, int] = (1, 1)
+    kind: str  # see `KINDS`
+    size: tuple[int, ...]  # one sample: (H, W, C), (features,) of dense, (parameters,) of optimizer
+    filters: int = 0  # of conv and transposed; units of dense
+    kernel: tuple[int, ...] = (1, 1)
     stride: int = 1
     pad: int = 0
     dilation: int = 1
     groups: int = 1
     batch: int = 1
+    rule: str = ""  # of optimizer: one of `OPTIMIZERS`
 
     @property
     def channels(self) -> int:
@@ -55,46 +53,69 @@ class Shape:
     @property
     def out(self) -> tuple[int, ...]:
         """One sample's output shape."""
-        if self.kind == "batchnorm":
+        if self.kind in SAME:
             return self.size
         if self.kind == "dense":
             return (self.filters,)
-        reach = [(k - 1) * self.dilation + 1 for k in self.kernel]
-        spatial = (
-            (s + 2 * self.pad - r) // self.stride + 1
-            for s, r in zip(self.size[:2], reach, strict=True)
-        )
+        if self.kind == "transposed":
+            spatial = ((s - 1) * self.stride + k - 2 * self.pad for s, k in self._axes)
+        else:
+            spatial = (
+                (s + 2 * self.pad - (k - 1) * self.dilation - 1) // self.stride + 1
+                for s, k in self._axes
+            )
         return (*spatial, self.filters or self.channels)
 
     @property
+    def _axes(self) -> list[tuple[int, int]]:
+        return list(zip(self.size[:2], self.kernel, strict=True))
+
+    @property
     def weight(self) -> tuple[int, ...]:
-        """The weight's shape as fastconv has it: (KH, KW, IC / groups, OC) or (inputs, units)."""
+        """The weight's shape as fastconv has it (those of Keras)."""
         if self.kind == "dense":
             return (self.channels, self.filters)
+        if self.kind == "depthwise":
+            return (*self.kernel, self.channels, 1)
+        if self.kind == "transposed":
+            return (*self.kernel, self.filters, self.channels)
         return (*self.kernel, self.channels // self.groups, self.filters)
 
     @property
     def gflop(self) -> float:
-        """Multiplications and additions of one direction over the batch; 0 where memory decides."""
-        if self.kind not in ("conv", "dense"):
+        """Multiplications and additions of one direction over the batch by the direct algorithm;
+        0 for layers without products."""
+        if self.kind not in PRODUCTS:
             return 0.0
-        return 2e-9 * self.batch * prod(self.out[:-1]) * prod(self.weight)
+        pixels = prod((self.size if self.kind == "transposed" else self.out)[:-1])
+        return 2e-9 * self.batch * pixels * prod(self.weight)
 
     def gbytes(self, direction: str) -> float:
-        """What a layer without products must at least read and write: x and y, or x, dy and dx."""
-        whole, made = prod(self.size), prod(self.out)
-        values = whole + made if direction == "forward" or self.kind == "avgpool" else 2 * whole
-        if self.kind == "batchnorm" and direction != "forward":
-            values += made
-        return 4e-9 * self.batch * values
+        """What must at least be read and written, see README.md."""
+        x, y = self.batch * prod(self.size), self.batch * prod(self.out)
+        forward = direction == "forward"
+        if self.kind in PRODUCTS:
+            values: float = x + y + prod(self.weight)
+        elif self.kind == "optimizer":
+            values = OPTIMIZERS[self.rule] * prod(self.size)
+        elif self.kind in ("batchnorm", "normrelu"):  # x (and dy) twice: first for the sums
+            values = 3 * x if forward else 5 * x
+        elif self.kind in ("add", "addrelu"):
+            values = 3 * x
+        else:
+            values = x + y + (y / 4 if self.kind == "maxpool" else 0)  # a byte per maximum
+        return 4e-9 * values
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.size))
-        if self.kind == "batchnorm":
-            return f"{self.name} {size}"
+        if self.kind == "optimizer":
+            return f"{self.name} {self.rule} {size}"
+        if self.kind in SAME:
+            return f"{self.name} {self.kind} {size}"
         if self.kind == "dense":
             return f"{self.name} {size}>{self.filters}"
         what = "x".join(map(str, self.kernel)) + (f"/{self.stride}" if self.stride > 1 else "")
+        what += {"transposed": " transposed", "depthwise": " depthwise"}.get(self.kind, "")
         grouped = f" g{self.groups}" if self.groups > 1 else ""
         return f"{self.name} {what} {size}" + (f">{self.filters}{grouped}" if self.filters else "")
 
@@ -117,14 +138,18 @@ def read_shapes(network: str) -> list[Shape]:
 def parse_shape(network: str, words: list[str], batch: int) -> Shape:
     name, kind, size, *rest = words
     known: dict[str, Any] = {"size": numbers(size), "batch": batch}
-    if kind == "conv":
+    if kind in ("conv", "transposed"):
         filters, kernel = rest.pop(0).split("@")
         known |= {"filters": int(filters), "kernel": numbers(kernel)}
     elif kind == "dense":
         known["filters"] = int(rest.pop(0))
-    elif kind in ("maxpool", "avgpool"):
+    elif kind in (*POOLS, "depthwise"):
         known["kernel"] = numbers(rest.pop(0))
-    elif kind != "batchnorm":
+    elif kind == "optimizer":
+        known |= {"rule": rest.pop(0), "batch": 1}
+        if known["rule"] not in OPTIMIZERS:
+            raise ValueError(f"{known['rule']!r} is no optimizer")
+    elif kind not in SAME:
         raise ValueError(f"{kind!r} is no kind of layer")
     for option, value in zip(rest[::2], rest[1::2], strict=True):
         if option not in ("stride", "pad", "dilation", "groups", "batch"):
@@ -137,122 +162,97 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split("x"))
 
 
-def networks() -> list[str]:
+def shape_files() -> list[str]:
     """The names of all shape files."""
     return sorted(path.stem for path in SHAPES.glob("*.txt"))
 
 
-# -- timing -----------------------------------------------------------------------------------
+def read_all(args: argparse.Namespace) -> list[Shape]:
+    """The layers of ``--only``, every shape once; small ones with ``--quick``."""
+    found: dict[tuple, Shape] = {}
+    for name in shape_files():
+        for shape in read_shapes(name):
+            if chosen(f"{shape.network} {shape.kind} {shape}", args.only):
+                found.setdefault(astuple(shape)[2:], shape)
+    return [small(shape) for shape in found.values()] if args.quick else list(found.values())
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one call over the rounds; ``spread`` is the interquartile range by the median."""
+def small(shape: Shape) -> Shape:
+    """The same layer with few channels and a small map."""
 
-    median: float
-    min: float
-    spread: float
-    calls: int  # in one sample
-    samples: tuple[float, ...]
+    def few(n: int) -> int:
+        return min(n, 16)
 
-    @classmethod
-    def of(cls, samples: list[float], calls: int = 1) -> "Timing":
-        median = statistics.median(samples)
-        low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
-        return cls(median, min(samples), (high - low) / median, calls, tuple(samples))
+    spatial = [min(size, 24) for size in shape.size[:-1]]
+    width = 4096 if shape.kind == "optimizer" else few(shape.channels)
+    return replace(
+        shape, size=(*spatial, width), filters=few(shape.filters), groups=few(shape.groups),
+        batch=min(shape.batch, 2),
+    )  # fmt: skip
 
 
-def interleave(
-    candidates: dict[str, Callable[[], object]], rounds: int, sample: float = SAMPLE
-) -> dict[str, Timing]:
-    """Time the candidates in turns.
-
-    A candidate's turn is a pause, one call that is not timed (it wakes the threads and fetches the
-    data into the caches again), and then as many calls as fill ``sample`` seconds. The order
-    within a round moves on by one from round to round.
-    """
-    calls = {}
-    for name, call in candidates.items():
-        seconds(call, WARM_UP_KEPT if memory_is_kept() else WARM_UP)
-        calls[name] = max(1, min(10_000, round(sample / seconds(call, 1))))
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
-    order = list(candidates)
-    for _ in range(rounds):
-        for name in order:
-            time.sleep(PAUSE)
-            candidates[name]()
-            samples[name].append(seconds(candidates[name], calls[name]))
-        order.append(order.pop(0))
-    return {name: Timing.of(samples[name], calls[name]) for name in candidates}
-
-
-def seconds(call: Callable[[], object], count: int) -> float:
-    """Seconds per call of ``count`` calls in a row."""
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - start) / count
-
-
-def speedup(times: dict[str, Timing], name: str = "fastconv") -> float | None:
-    """How often ``name`` is faster than the best of the others: the ratio of the medians."""
-    others = [t.median for key, t in times.items() if key != name]
-    return min(others) / times[name].median if name in times and others else None
-
-
-def as_json(times: dict[str, Timing]) -> dict[str, Any]:
-    return {name: asdict(timing) for name, timing in times.items()}
+# -- numbers ------------------------------------------------------------------------------------
 
 
 def geometric_mean(values: list[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
 
 
-# -- the machine ------------------------------------------------------------------------------
+def slope(points: list[tuple[float, float]]) -> float:
+    """The exponent p of ``y ~ x^p``: least squares through the logarithms."""
+    logs = [(log(x), log(y)) for x, y in points]
+    mx, my = (sum(axis) / len(logs) for axis in zip(*logs, strict=True))
+    return sum((x - mx) * (y - my) for x, y in logs) / sum((x - mx) ** 2 for x, _ in logs)
+
+
+def ms(seconds: float) -> str:
+    """Seconds as milliseconds with three digits that count."""
+    value = 1e3 * seconds
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
+
+
+def ratio(value: float | None) -> str:
+    return f"{value:.2f}" if value else "-"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+# -- the machine --------------------------------------------------------------------------------
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be timed; it is not imported here, only in its own process."""
+    return find_spec(package) is not None
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a reader of the numbers must know: `fastconv.show_config`, PyTorch's build, settings."""
+    """What a reader of the numbers must know: `fastconv.show_config`, the peers, the settings."""
     from fastconv.config import config_info
 
-    torch = optional_torch()
     return {
         **config_info(),
-        "torch": torch and torch.__version__,
-        "torch_build": torch and torch.__config__.show(),
+        **{name: _version(name) for name in PEERS},
+        "libc": "-".join(platform.libc_ver()),
         "threads_asked": threads,
-        "memory_kept": memory_is_kept(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def memory_is_kept() -> bool:
-    return all(os.environ.get(name) == value for name, value in KEEP_MEMORY.items())
-
-
-def optional_torch() -> Any:
-    """PyTorch where it is installed, else None: the benchmarks then time fastconv alone."""
+def _version(name: str) -> str | None:
     try:
-        import torch
-    except ImportError:
+        return version(name)
+    except PackageNotFoundError:
         return None
-    return torch
-
-
-def set_threads(threads: int) -> None:
-    """The same number of threads for both sides. The affinity is left as it is."""
-    # PyTorch first: where both find one libgomp, whoever loads it decides how long its threads spin
-    torch = optional_torch()
-    import fastconv
-
-    fastconv.set_num_threads(threads)
-    if torch is not None:
-        torch.set_num_threads(threads)
 
 
 class Foreign:
-    """How many CPUs other processes kept busy since this object was made (Linux; else None)."""
+    """How many CPUs other processes kept busy since this object was made (Linux; else None).
+
+    Workers count as our own once they have ended.
+    """
 
     def __init__(self) -> None:
         self.start = self.read()
@@ -276,34 +276,38 @@ class Foreign:
             return None
         return max(0.0, (now[0] - self.start[0]) / (now[1] - self.start[1]))
 
-    def report(self) -> float | None:
-        """`cpus`, with a word on the screen where it spoils the numbers above."""
+    def notes(self) -> list[str]:
+        """A sentence for the report where other work spoils the numbers."""
         cpus = self.cpus()
-        if cpus is not None and cpus > 0.1:
-            print(f"NOTE: other processes kept {cpus:.1f} CPUs busy: do not trust these times")
-        return cpus
+        if cpus is None or cpus <= 0.1:
+            return []
+        return [f"**Other processes kept {cpus:.1f} CPUs busy meanwhile: do not trust the times.**"]
 
 
-# -- tables -----------------------------------------------------------------------------------
+# -- rows ---------------------------------------------------------------------------------------
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = []
-    for row in [header, ["-" * width for width in widths], *rows]:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *rest]))
-    return "\n".join(lines)
+def each(items: Iterable[Any], measure: Callable[[Any], Any]) -> tuple[list[Any], list[str]]:
+    """What ``measure`` says of every item with a ``name``; where one fails the others go on.
+
+    Returns
+    -------
+    rows : list
+    failed : list of str
+        A sentence for the report each.
+    """
+    rows, failed = [], []
+    for item in items:
+        try:
+            rows.append(measure(item))
+            print(f"  {item.name}: done", flush=True)
+        except RuntimeError as error:
+            print(f"  {item.name}: {error}", flush=True)
+            failed.append(f"{item.name} failed: {str(error).strip().splitlines()[-1]}")
+    return rows, failed
 
 
-def ms(value: float) -> str:
-    """Seconds as milliseconds with three digits that count."""
-    value *= 1e3
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
-
-
-# -- the command line -------------------------------------------------------------------------
+# -- the command line ---------------------------------------------------------------------------
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -313,26 +317,27 @@ def parser(doc: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    options.add_argument("--threads", type=int, default=dispatch.default_num_threads()[0])
-    options.add_argument("--rounds", type=int, default=15, help="timed rounds; medians are shown")
-    options.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
-    options.add_argument(
-        "--keep-memory", action="store_true",
-        help="tell glibc to keep freed memory: spares PyTorch the page faults of its new tensors",
+    add = options.add_argument
+    add("--threads", type=int, default=dispatch.default_num_threads()[0])
+    add("--rounds", type=int, help="timed rounds; medians are shown; a number of each part's own")
+    add("--only", nargs="+", default=[], metavar="TEXT", help="rows with one of these in the name")
+    add("--quick", action="store_true", help="tiny shapes, two rounds: to see that all of it runs")
+    add("--json", type=Path, metavar="FILE", help="write all samples there")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    add("--svg", type=Path, metavar="FILE", help="draw the ratios there")
+    add(
+        "--save", type=Path, nargs="?", const=RESULTS / time.strftime("%Y-%m-%d"), metavar="FOLDER",
+        help="write PART.md and PART.svg of every part there, by default under results/DATE",
     )  # fmt: skip
     return options
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Set the threads; start again where the memory allocator must be told something first."""
-    if args.keep_memory and not memory_is_kept():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
-    set_threads(args.threads)
+def chosen(name: str, only: list[str]) -> bool:
+    """Whether ``--only`` lets this row through."""
+    return not only or any(text in name for text in only)
 
 
-def write_json(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"machine": machine(args.threads), **results}, indent=1)
-        args.json.write_text(text + "\n")
-        print(f"written: {args.json}")
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    text = json.dumps(results, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")

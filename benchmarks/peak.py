@@ -3,7 +3,8 @@
 A small C file is written, compiled with the system's compiler for the instruction set that fastconv
 uses, and run on as many threads. The peak is a loop of independent multiply-adds on registers
 alone; no real kernel reaches it. The bandwidth is McCalpin's triad, ``c = a + s·b`` on arrays far
-larger than the caches, counted as STREAM does: two arrays read, one written.
+larger than the caches, counted as STREAM does: two arrays read, one written. The same loop on
+smaller arrays says what the caches give.
 
     python benchmarks/peak.py --threads 2
 """
@@ -16,6 +17,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
+
+from report import Report, Table
+
+LEVELS = (32 << 10, 256 << 10, 1 << 20, 16 << 20)  # floats of each of a thread's three arrays
 
 # instruction set: compiler flags, bytes of a vector, independent chains that fit the registers
 ISA = {
@@ -105,45 +111,68 @@ def together(work, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def measure(isa: str, threads: int, rounds: int = 9) -> dict[str, float | str | int]:
-    """The best of several rounds: GFLOP/s of multiply-adds and GB/s of the triad."""
+def measure(isa: str, threads: int, rounds: int = 9) -> dict[str, Any]:
+    """The best of several rounds: GFLOP/s of multiply-adds and GB/s of the triad.
+
+    ``levels`` has the triad's GB/s by the bytes that all threads together touch; ``gbytes`` is that
+    of the largest, memory's.
+    """
     import numpy as np
 
     width, chains = ISA[isa][1:]
-    size = 16 << 20  # floats: three arrays of 64 MiB per thread
-    arrays = [[np.full(size, 1.0, np.float32) for _ in range(3)] for _ in range(threads)]
+    arrays = [[np.full(LEVELS[-1], 1.0, np.float32) for _ in range(3)] for _ in range(threads)]
     with tempfile.TemporaryDirectory() as folder:
         probe = compile_probe(isa, folder)
         count = 2_000_000
         flop = 2.0 * count * chains * (width // 4) * threads
         fma = [flop / together(lambda _: probe.multiply_add(count), threads) for _ in range(rounds)]
+        levels = []
+        for size in LEVELS:
+            again = max(4, (LEVELS[-1] // size) // 4)
 
-        def triad(thread: int) -> None:
-            probe.triad(*(array.ctypes.data for array in arrays[thread]), size, 4)
+            def triad(thread: int, size: int = size, again: int = again) -> None:
+                probe.triad(*(array.ctypes.data for array in arrays[thread]), size, again)
 
-        moved = 4.0 * 3 * 4 * size * threads
-        triads = [moved / together(triad, threads) for _ in range(rounds)]
+            footprint = 4 * 3 * size * threads
+            best = min(together(triad, threads) for _ in range(rounds))
+            levels.append((footprint, footprint * again / best / 1e9))
     return {
         "isa": isa,
         "threads": threads,
         "gflops": max(fma) / 1e9,
-        "gbytes": max(triads) / 1e9,
+        "gbytes": levels[-1][1],
+        "levels": levels,
     }
 
 
-def measure_in_use(threads: int) -> dict[str, float | str | int]:
+def measure_in_use(threads: int, rounds: int = 9) -> dict[str, Any]:
     """The limits for the instruction set that fastconv uses in this process, printed."""
     from fastconv._native import dispatch
 
-    limit = measure(dispatch.isa(), threads)
-    print(describe(limit))
+    limit = measure(dispatch.isa(), threads, rounds)
+    print(describe(limit), flush=True)
     return limit
 
 
-def describe(limit: dict[str, float | str | int]) -> str:
+def describe(limit: dict[str, Any]) -> str:
     return (
         f"{limit['isa']}, {limit['threads']} threads: {limit['gflops']:.1f} GFLOP/s of fp32 "
         f"multiply-adds, {limit['gbytes']:.1f} GB/s triad"
+    )
+
+
+def run(args: argparse.Namespace) -> Report:
+    """The limits for one thread, two, … as many as asked for."""
+    counts = sorted({1, *(2**i for i in range(1, 8) if 2**i < args.threads), args.threads})
+    found = [measure_in_use(count, args.rounds) for count in counts]
+    header = ["threads", "GFLOP/s", *(f"GB/s at {12 * size >> 10} KiB a thread" for size in LEVELS)]
+    rows = [
+        [str(limit["threads"]), f"{limit['gflops']:.1f}", *(f"{g:.1f}" for _, g in limit["levels"])]
+        for limit in found
+    ]
+    title = f"Limits of the machine, {found[0]['isa']}"
+    return Report(
+        "peak", title, [Table("Multiply-adds and triad", header, rows)], data={"rows": found}
     )
 
 

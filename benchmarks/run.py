@@ -1,35 +1,74 @@
-"""Run the benchmarks: single layers, training steps, the start of a process, or all of them.
+"""Time fastconv beside other libraries: layers, training, inference, scaling, memory, import, peak.
 
-    python benchmarks/run.py all --threads 2 --json results.json
+    python benchmarks/run.py train --only resnet --threads 2 --json train.json
 
 README.md says how it is measured and how to read it.
 """
 
+import argparse
+import shlex
+import sys
+import traceback
+from importlib import import_module
+
 import common
-import layers
-import peak
-import startup
-import steps
+import report
+
+# part: the module that has it, and how many rounds it times, which keeps it below ten minutes
+PARTS = {
+    "layers": ("layers", 5),
+    "train": ("train", 7),
+    "inference": ("inference", 7),
+    "scaling": ("scaling", 7),
+    "memory": ("memory", 1),
+    "import": ("startup", 7),
+    "peak": ("peak", 9),
+}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = common.parser(__doc__)
-    what = ("layers", "steps", "startup", "all")
-    parser.add_argument("what", nargs="?", choices=what, default="all", help="what to time")
-    layers.add_arguments(parser)
-    steps.add_arguments(parser)
-    args = parser.parse_args()
-    common.prepare(args)
-    results = {}
-    if args.what in ("startup", "all"):
-        results["startup"] = startup.run(args.rounds)
-    if args.what in ("steps", "layers", "all"):
-        limit = results["limit"] = peak.measure_in_use(args.threads)
-        if args.what in ("steps", "all"):
-            results["steps"] = steps.run(args.steps, args.rounds, limit)
-        if args.what in ("layers", "all"):
-            results["layers"] = layers.run(args.networks, args.rounds, limit, args.only)
-    common.write_json(args, results)
+    parser.add_argument(
+        "what", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure"
+    )
+    args = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "benchmarks/run.py", *words])
+    reports: list[report.Report] = []
+    failed = []
+    asked = args.rounds
+    for part in PARTS if args.what == "all" else [args.what]:
+        module, rounds = PARTS[part]
+        args.rounds = asked or (2 if args.quick else rounds)
+        try:
+            found = import_module(module).run(args)
+        except Exception:  # the other parts go on
+            traceback.print_exc()
+            failed.append(part)
+            continue
+        reports.append(found)
+        print(f"\n{found.title}\n\n{found.text()}\n", flush=True)
+        write(args, reports, command)  # after each part: what is done is not lost
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def write(args: argparse.Namespace, reports: list[report.Report], command: str) -> None:
+    """The files that were asked for, with all that there is so far."""
+    machine = common.machine(args.threads)
+    bars = [group for found in reports for group in found.bars if group.ratios]
+    if args.json:
+        parts = {found.part: found.data for found in reports}
+        common.write_json(args.json, {"machine": machine, "command": command, **parts})
+    if args.markdown:
+        report.write(args.markdown, report.page(reports, machine, command))
+    if args.svg and bars:
+        report.write(args.svg, report.svg(bars))
+    if args.save:
+        found = reports[-1]
+        report.write(args.save / f"{found.part}.md", report.page([found], machine, command))
+        if any(group.ratios for group in found.bars):
+            report.write(args.save / f"{found.part}.svg", report.svg(found.bars))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 Every import runs in fresh processes, several times, after one that fills the file cache; the median
 is shown. The installed size is that of the distribution and of all that it requires.
-
-    python benchmarks/startup.py --rounds 9
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -14,9 +13,9 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import common
+from report import Report, Table
 
 # what is imported, and the distribution whose size belongs to it
 IMPORTS = {
@@ -27,6 +26,7 @@ IMPORTS = {
         "import fastconv; from fastconv import layers; fastconv.Sequential", None
     ),
     "torch": ("import torch", "torch"),
+    "onnxruntime": ("import onnxruntime", "onnxruntime"),
 }  # fmt: skip
 PROBE = """
 import json, time
@@ -88,13 +88,14 @@ def size_of(distribution: importlib.metadata.Distribution) -> int:
     return sum(file.stat().st_size for file in set(files) if file.is_file())
 
 
-def run(rounds: int) -> dict[str, Any]:
-    """Measure, print the table and return what was measured."""
+def run(args: argparse.Namespace) -> Report:
+    """Measure all that is installed."""
     rows, lines = [], []
     for name, (statement, distribution) in IMPORTS.items():
-        if name == "torch" and common.optional_torch() is None:
+        missing = distribution and not common.installed(distribution)
+        if missing or not common.chosen(name, args.only):
             continue
-        seconds, rss = time_import(statement, rounds)
+        seconds, rss = time_import(statement, args.rounds)
         size = installed(distribution) if distribution else None
         rows.append({"import": name, "seconds": seconds, "rss": rss, "installed": size})
         lines.append(
@@ -104,15 +105,13 @@ def run(rounds: int) -> dict[str, Any]:
                 f"{size[0] / 1e6:.0f}" if size else "-", str(size[1]) if size else "-",
             ]
         )  # fmt: skip
+        print(f"  {name}: done", flush=True)
     header = ["import", "s", "min", "RSS MB", "installed MB", "distributions"]
-    print(common.table(header, lines))
-    return {"rows": rows}
-
-
-def main() -> None:
-    args = common.parser(__doc__).parse_args()
-    common.write_json(args, {"startup": run(args.rounds)})
-
-
-if __name__ == "__main__":
-    main()
+    return Report(
+        "import",
+        "Importing",
+        tables=[Table("Fresh processes", header, lines)],
+        notes=["The median of the rounds; resident memory after the import; the size of all files, "
+               "with everything that is required."],
+        data={"rows": rows},
+    )  # fmt: skip
