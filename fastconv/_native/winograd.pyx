@@ -10,8 +10,8 @@ Forward and the input gradient are one walk: the input gradient is a convolution
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
 caches: inputs, 36 products, outputs. The transformed windows, a multiple of the weights, are made
 once and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the
-other way round: transformed inputs of some tiles are shared, and a task takes one panel of the weights
-through all of it, transformed six planes at a time. Both give the same bits.
+other way round: transformed inputs of some tiles are shared, and a task takes one panel of the
+weights through all of it, transformed six planes at a time. Both give the same bits.
 
 The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
 task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
