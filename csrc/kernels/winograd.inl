@@ -22,19 +22,71 @@
 #define POINT_A ((real)0.70710678118654752440)
 #define POINT_B ((real)1.41421356237309504880)
 
-/* Entry i of Bᵀ d, d[k] = *(d + k * step). */
-INLINE vec input_entry(const int i, const real *d, ptrdiff_t step)
+/* VLEN channels of a tile's pixels. A whole tile is base and two steps. Of another one, rows that lie
+ * outside the image begin at zeros and do not move, columns first..last lie inside. */
+typedef struct {
+    const real *base, *row[6];
+    ptrdiff_t row_step, pixel_step, step[6], first, last;
+} tile_view;
+
+static const real zeros[VLEN];
+
+INLINE int whole(const int size, const fc_tile *tile)
+{
+    return tile->first[0] == 0 && tile->first[1] == 0 && tile->last[0] == size &&
+           tile->last[1] == size;
+}
+
+/* The view of a tile of size × size pixels at x. The last channels, fewer than VLEN, are copied. */
+INLINE tile_view view_clipped(const int size, const fc_tile *tile, ptrdiff_t cols, const real *x,
+                              real *copy)
+{
+    tile_view view = {.first = tile->first[1], .last = tile->last[1]};
+    UNROLL(6)
+    for (int i = 0; i < size; i++) {
+        const int inside = i >= tile->first[0] && i < tile->last[0];
+        view.row[i] = inside ? x + i * tile->row_step : zeros;
+        view.step[i] = inside ? tile->pixel_step : 0;
+        if (cols >= VLEN || !inside)
+            continue;
+        for (ptrdiff_t j = view.first; j < view.last; j++)
+            v_store(copy + (i * size + j) * VLEN,
+                    v_load_tail(view.row[i] + j * view.step[i], cols));
+        view.row[i] = copy + i * size * VLEN;
+        view.step[i] = VLEN;
+    }
+    return view;
+}
+
+INLINE tile_view view_whole(const fc_tile *tile, const real *x)
+{
+    return (tile_view){.base = x, .row_step = tile->row_step, .pixel_step = tile->pixel_step};
+}
+
+INLINE vec pixel(const int clipped, const tile_view *x, const int i, const int j)
+{
+    return v_load(clipped ? x->row[i] + j * x->step[i]
+                          : x->base + i * x->row_step + j * x->pixel_step);
+}
+
+INLINE int column_inside(const int clipped, const tile_view *x, const int j)
+{
+    return !clipped || (j >= x->first && j < x->last);
+}
+
+/* Entry i of Bᵀ d for column j of a tile, d its six rows. */
+INLINE vec input_entry(const int i, const int clipped, const tile_view *d, const int j)
 {
     if (i == 0 || i == 5) {
-        const real *p = i == 5 ? d + step : d;
-        const vec sum = v_add(v_load(p), v_load(p + 4 * step));
-        return v_fma(v_set1((real)-2.5), v_load(p + 2 * step), sum);
+        const int k = i == 5;
+        const vec sum = v_add(pixel(clipped, d, k, j), pixel(clipped, d, k + 4, j));
+        return v_fma(v_set1((real)-2.5), pixel(clipped, d, k + 2, j), sum);
     }
     const int near = i < 3; /* ±a, else ±b */
     const real point = near ? POINT_A : POINT_B;
     const vec other = v_set1(near ? (real)-2 : (real)-0.5); /* −b² or −a² */
-    const vec even = v_fma(other, v_load(d + 2 * step), v_load(d + 4 * step));
-    const vec odd = v_fma(other, v_load(d + step), v_load(d + 3 * step));
+    const vec even = v_fma(other, pixel(clipped, d, 2, j), pixel(clipped, d, 4, j));
+    const vec odd = v_fma(other, pixel(clipped, d, 1, j), pixel(clipped, d, 3, j));
     return v_fma(v_set1(i % 2 ? point : -point), odd, even);
 }
 
@@ -55,20 +107,19 @@ INLINE void input_line(const vec d[6], vec v[6])
 /* Outputs of a tile along one axis. */
 #define OUTPUTS(window) (7 - (window))
 
-/* Entry i of A y, y[k] = *(y + k * step). */
-INLINE vec gradient_entry(const int window, const int i, const real *y, ptrdiff_t step)
+/* Entry i of A y for column j of a tile, y its rows. */
+INLINE vec gradient_entry(const int window, const int i, const int clipped, const tile_view *y,
+                          const int j)
 {
-    if (i == 0)
-        return v_load(y);
-    if (i == 5)
-        return v_load(y + (OUTPUTS(window) - 1) * step);
+    if (i == 0 || i == 5)
+        return pixel(clipped, y, i ? OUTPUTS(window) - 1 : 0, j);
     const int near = i < 3; /* ±a, else ±b */
     const vec point = v_set1(i % 2 ? (near ? POINT_A : POINT_B) : (near ? -POINT_A : -POINT_B));
     if (window == 5)
-        return v_fma(point, v_load(y + step), v_load(y));
+        return v_fma(point, pixel(clipped, y, 1, j), pixel(clipped, y, 0, j));
     const vec square = v_set1(near ? (real)0.5 : (real)2);
-    const vec even = v_fma(square, v_load(y + 2 * step), v_load(y));
-    const vec odd = v_fma(square, v_load(y + 3 * step), v_load(y + step));
+    const vec even = v_fma(square, pixel(clipped, y, 2, j), pixel(clipped, y, 0, j));
+    const vec odd = v_fma(square, pixel(clipped, y, 3, j), pixel(clipped, y, 1, j));
     return v_fma(point, odd, even);
 }
 
@@ -163,37 +214,32 @@ INLINE void window_gradient_line(const int window, const vec u[6], vec w[5])
     w[window - 1] = v_add(w[window - 1], u[5]);
 }
 
-/* A tile of size × size pixels, cols ≤ VLEN channels: zeros outside the image. */
-INLINE void load_clipped(const int size, const fc_tile *tile, ptrdiff_t cols, const real *x,
-                         real *to)
-{
-    for (ptrdiff_t i = 0; i < size; i++)
-        for (ptrdiff_t j = 0; j < size; j++, to += VLEN) {
-            const int inside = i >= tile->first[0] && i < tile->last[0] && j >= tile->first[1] &&
-                               j < tile->last[1];
-            const real *from = x + i * tile->row_step + j * tile->pixel_step;
-            v_store(to, !inside ? v_zero() : cols < VLEN ? v_load_tail(from, cols) : v_load(from));
-        }
-}
-
-INLINE int whole(const int size, const fc_tile *tile)
-{
-    return tile->first[0] == 0 && tile->first[1] == 0 && tile->last[0] == size &&
-           tile->last[1] == size;
-}
-
 /* Row i of Bᵀ x B for VLEN channels. */
-INLINE void input_row(const int i, const real *x, ptrdiff_t row_step, ptrdiff_t pixel_step, real *v,
-                      ptrdiff_t plane)
+INLINE void input_row(const int i, const int clipped, const tile_view *x, real *v, ptrdiff_t plane)
 {
     vec d[6], t[6];
     UNROLL(6)
     for (int j = 0; j < 6; j++)
-        d[j] = input_entry(i, x + j * pixel_step, row_step);
+        d[j] = column_inside(clipped, x, j) ? input_entry(i, clipped, x, j) : v_zero();
     input_line(d, t);
     UNROLL(6)
     for (int j = 0; j < 6; j++)
         v_store(v + j * plane, t[j]);
+}
+
+INLINE void input_square(const int clipped, int first, int last, const tile_view *x, real *v,
+                         ptrdiff_t plane)
+{
+#define ROW(I)                                                                                     \
+    if (first <= I && I < last)                                                                    \
+        input_row(I, clipped, x, v, plane), v += 6 * plane;
+    ROW(0)
+    ROW(1)
+    ROW(2)
+    ROW(3)
+    ROW(4)
+    ROW(5)
+#undef ROW
 }
 
 /* Rows first..last of v = Bᵀ x B; v has six planes a row, whole vectors of channels in each.
@@ -202,66 +248,60 @@ INLINE void input_row(const int i, const real *x, ptrdiff_t row_step, ptrdiff_t 
 static void winograd_input(const fc_tile *tile, ptrdiff_t channels, int first, int last,
                            const real *x, real *v, ptrdiff_t plane)
 {
-    real clipped[36 * VLEN];
-    const int direct = whole(6, tile);
+    real copy[36 * VLEN];
     for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-        const real *from = x + c;
-        ptrdiff_t row_step = tile->row_step, pixel_step = tile->pixel_step;
-        if (!direct || channels - c < VLEN) {
-            load_clipped(6, tile, channels - c, from, clipped);
-            from = clipped, row_step = 6 * VLEN, pixel_step = VLEN;
+        if (whole(6, tile) && channels - c >= VLEN) {
+            const tile_view view = view_whole(tile, x + c);
+            input_square(0, first, last, &view, v + c, plane);
+        } else {
+            const tile_view view = view_clipped(6, tile, channels - c, x + c, copy);
+            input_square(1, first, last, &view, v + c, plane);
         }
-        real *to = v + c;
-#define ROW(I)                                                                                     \
-    if (first <= I && I < last)                                                                    \
-        input_row(I, from, row_step, pixel_step, to, plane), to += 6 * plane;
-        ROW(0)
-        ROW(1)
-        ROW(2)
-        ROW(3)
-        ROW(4)
-        ROW(5)
-#undef ROW
     }
 }
 
 /* Row i of A dy Aᵀ for VLEN channels. */
-INLINE void gradient_row(const int window, const int i, const real *dy, ptrdiff_t row_step,
-                         ptrdiff_t pixel_step, real *v, ptrdiff_t plane)
+INLINE void gradient_row(const int window, const int i, const int clipped, const tile_view *dy,
+                         real *v, ptrdiff_t plane)
 {
     vec d[4], t[6];
     UNROLL(4)
     for (int j = 0; j < OUTPUTS(window); j++)
-        d[j] = gradient_entry(window, i, dy + j * pixel_step, row_step);
+        d[j] = column_inside(clipped, dy, j) ? gradient_entry(window, i, clipped, dy, j) : v_zero();
     gradient_line(window, d, t);
     UNROLL(6)
     for (int j = 0; j < 6; j++)
         v_store(v + j * plane, t[j]);
 }
 
+INLINE void gradient_square(const int window, const int clipped, int first, int last,
+                            const tile_view *dy, real *v, ptrdiff_t plane)
+{
+#define ROW(I)                                                                                     \
+    if (first <= I && I < last)                                                                    \
+        gradient_row(window, I, clipped, dy, v, plane), v += 6 * plane;
+    ROW(0)
+    ROW(1)
+    ROW(2)
+    ROW(3)
+    ROW(4)
+    ROW(5)
+#undef ROW
+}
+
 INLINE void gradient_form(const int window, const fc_tile *tile, ptrdiff_t channels, int first,
                           int last, const real *dy, real *v, ptrdiff_t plane)
 {
-    const int size = OUTPUTS(window), direct = whole(size, tile);
-    real clipped[16 * VLEN];
+    const int size = OUTPUTS(window);
+    real copy[16 * VLEN];
     for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-        const real *from = dy + c;
-        ptrdiff_t row_step = tile->row_step, pixel_step = tile->pixel_step;
-        if (!direct || channels - c < VLEN) {
-            load_clipped(size, tile, channels - c, from, clipped);
-            from = clipped, row_step = size * VLEN, pixel_step = VLEN;
+        if (whole(size, tile) && channels - c >= VLEN) {
+            const tile_view view = view_whole(tile, dy + c);
+            gradient_square(window, 0, first, last, &view, v + c, plane);
+        } else {
+            const tile_view view = view_clipped(size, tile, channels - c, dy + c, copy);
+            gradient_square(window, 1, first, last, &view, v + c, plane);
         }
-        real *to = v + c;
-#define ROW(I)                                                                                     \
-    if (first <= I && I < last)                                                                    \
-        gradient_row(window, I, from, row_step, pixel_step, to, plane), to += 6 * plane;
-        ROW(0)
-        ROW(1)
-        ROW(2)
-        ROW(3)
-        ROW(4)
-        ROW(5)
-#undef ROW
     }
 }
 
