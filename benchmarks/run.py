@@ -66,9 +66,10 @@ def write(args: argparse.Namespace, reports: list[report.Report], command: str) 
         report.write(args.svg, report.svg(bars))
     if args.save:
         found = reports[-1]
-        report.write(args.save / f"{found.part}.md", report.page([found], machine, command))
+        name = "-".join([found.part, *args.only]).replace(" ", "_")  # a piece spares the whole
+        report.write(args.save / f"{name}.md", report.page([found], machine, command))
         if any(group.ratios for group in found.bars):
-            report.write(args.save / f"{found.part}.svg", report.svg(found.bars))
+            report.write(args.save / f"{name}.svg", report.svg(found.bars))
 
 
 if __name__ == "__main__":

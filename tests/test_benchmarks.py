@@ -496,7 +496,8 @@ def test_parts_run(part, peers, tmp_path, monkeypatch):
         assert any(name.startswith("torch") for name in sides) == (peers and bool(sides))
         if "speedup" in row:
             assert (row["speedup"] or 0) > 0 if peers else row["speedup"] is None
-    assert (tmp_path / "saved" / f"{part}.md").exists()
+    name = "-".join([part, *PARTS[part]]).replace(" ", "_")
+    assert (tmp_path / "saved" / f"{name}.md").exists()
     assert files["svg"].exists() == (peers and part in ("layers", "train", "inference", "memory"))
 
 
