@@ -100,6 +100,25 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple
     return (size + sum(pad) - (kernel - 1) * dilation - 1) // stride + 1
 
 
+def transposed_crop(
+    kernel: int, stride: int, dilation: int, padding: str, output_padding: int | None
+) -> tuple[int, int]:
+    """What a transposed window cuts off before and after its (size − 1)·stride + span outputs.
+
+    span = (kernel − 1)·dilation + 1. A negative number after: so many outputs are appended. Sizes
+    are Keras': "valid" leaves (size − 1)·stride + span + output_padding (by default as many as make
+    it a multiple of the stride, where span is smaller), "same" leaves size·stride, or with
+    output_padding (size − 1)·stride + span % 2 + output_padding.
+    """
+    span = (kernel - 1) * dilation + 1
+    if padding == "valid":
+        return 0, -(max(stride - span, 0) if output_padding is None else output_padding)
+    rest = stride if output_padding is None else span % 2 + output_padding
+    # zeros around the input spread by the stride: half of them, the odd one, lie before
+    before = max(0, span - 1 - -(-(rest + span - 2) // 2))
+    return before, span - rest - before
+
+
 def check_padding(padding: Any, rank: int, name: str = "padding") -> str | Pads:
     """``"valid"``, ``"same"``, or explicit: an int, one int a dim, or (before, after) a dim."""
     if isinstance(padding, str):
