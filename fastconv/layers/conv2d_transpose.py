@@ -66,7 +66,7 @@ class Conv2DTranspose(_Convolution):
             bias_initializer, **kwargs,
         )  # fmt: skip
         self.filters = shapes.integer(filters, "filters")
-        self.output_padding = check_output_padding(output_padding, self.strides)
+        self.output_padding = shapes.check_output_padding(output_padding, self.strides)
         self.kernel_initializer = initializers.get(kernel_initializer, "kernel_initializer")
 
     def split(self, channels: int) -> tuple[int, int]:
@@ -77,30 +77,17 @@ class Conv2DTranspose(_Convolution):
             )
         return self.filters, 1
 
-    def crops(self) -> shapes.Pads:
-        """(before, after) of each spatial dim that are not part of the output."""
-        extra = self.output_padding or (None,) * self.rank
-        arguments = (self.kernel_size, self.strides, self.dilation_rate, extra)
-        return tuple(
-            shapes.transposed_crop(k, s, d, str(self.padding), o)
-            for k, s, d, o in zip(*arguments, strict=True)
-        )
+    def window(self, spatial: Shape) -> tuple[Shape, shapes.Pads]:
+        """The output's spatial sizes, and (before, after) that are cut off in each dim."""
+        return shapes.transposed_window(
+            self.name, spatial, self.kernel_size, self.strides, self.dilation_rate,
+            str(self.padding), self.output_padding,
+        )  # fmt: skip
 
     def output_shape(self, *inputs: Shape) -> Shape:
         shape = self.image(inputs[0])
-        spatial = tuple(
-            None if size is None else (size - 1) * s + (k - 1) * d + 1 - before - after
-            for size, k, s, d, (before, after) in zip(
-                shape[:-1], self.kernel_size, self.strides, self.dilation_rate, self.crops(),
-                strict=True,
-            )
-        )  # fmt: skip
-        if any(size is not None and size < 1 for size in spatial):
-            raise ValueError(
-                f"{self.name}: with output_padding {self.output_padding} nothing is left of the "
-                f"output of an input {shapes.shape_text(shape)}"
-            )
-        out = (*spatial, self.split(shapes.known(shape[-1:], self.name)[0])[0])
+        filters, _ = self.split(shapes.known(shape[-1:], self.name)[0])
+        out = (*self.window(shape[:-1])[0], filters)
         shapes.elements(out, f"the output of {self.name}")
         return out
 
@@ -113,7 +100,8 @@ class Conv2DTranspose(_Convolution):
 
     def transpose_of(self, x: "Value", y: "Value") -> conv.ConvGeometry:
         """The convolution from y to x, of which this layer is the transpose."""
-        pads = tuple((before, max(after, 0)) for before, after in self.crops())
+        crops = self.window(x.shape[:-1])[1]
+        pads = [(before, max(after, 0)) for before, after in crops]
         return conv.ConvGeometry(
             in_size=shapes.three(y.shape[:-1], 1),
             kernel=shapes.three(self.kernel_size, 1),
@@ -150,7 +138,7 @@ class Conv2DTranspose(_Convolution):
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         assert self.weight is not None
         x = scope.channels_first(inputs[0])
-        crops = self.crops()
+        crops = self.window(x.shape[:-1])[1]
         attributes: dict[str, Any] = {
             "kernel_shape": list(self.kernel_size),
             "strides": list(self.strides),
@@ -177,12 +165,3 @@ class Conv2DTranspose(_Convolution):
             "kernel_initializer": initializers.to_config(self.kernel_initializer),
         }
 
-
-def check_output_padding(value: Any, strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """``output_padding`` as one int a dim, each smaller than the stride; None stays None."""
-    if value is None:
-        return None
-    extra = shapes.integers(value, len(strides), "output_padding", 0)
-    if any(e >= s for e, s in zip(extra, strides, strict=True)):
-        raise ValueError(f"output_padding {extra} must be smaller than the strides {strides}")
-    return extra
