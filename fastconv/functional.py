@@ -150,8 +150,7 @@ def depthwise_conv2d(
     x, weight, *rest = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
     w = _depthwise_weight(x, weight)
     if weight.shape[3] > 1:
-        return conv2d(x, w, *rest, strides=strides, padding=padding,
-                      dilation_rate=dilation_rate, groups=x.shape[-1])  # fmt: skip
+        return conv2d(x, w, bias, strides, padding, dilation_rate, x.shape[-1])
     g = _conv_geometry(x.shape, w, strides, padding, dilation_rate, x.shape[-1])
     for b in rest:
         _same(b, (g.filters,), "bias")

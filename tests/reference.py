@@ -194,19 +194,21 @@ def conv_transpose(x, w, b=None, strides=1, padding="valid", output_padding=None
     Every input pixel brings its products with the window to the outputs under it; windows lie
     `strides` apart, and the padding says what of the outputs is kept."""
     x, w = np.asarray(x, float), np.asarray(w, float)
-    whole, kept, taps = _transposed_taps(x, w.shape[:-2], strides, padding, output_padding, dilation)
+    whole, kept, taps = _transposed_taps(
+        x, w.shape[:-2], strides, padding, output_padding, dilation
+    )
     y = np.zeros((len(x), *whole, w.shape[-2]))
     for tap, where in taps.items():
         y[where] += x @ w[tap].T
     return y[kept] if b is None else y[kept] + np.asarray(b, float)
 
 
-def conv_transpose_backward(
-    x, w, dy, strides=1, padding="valid", output_padding=None, dilation=1
-):
+def conv_transpose_backward(x, w, dy, strides=1, padding="valid", output_padding=None, dilation=1):
     """Gradients of `conv_transpose`: dx like x, dw like w, db (OC)."""
     x, w, dy = (np.asarray(a, float) for a in (x, w, dy))
-    whole, kept, taps = _transposed_taps(x, w.shape[:-2], strides, padding, output_padding, dilation)
+    whole, kept, taps = _transposed_taps(
+        x, w.shape[:-2], strides, padding, output_padding, dilation
+    )
     g = np.zeros((len(x), *whole, w.shape[-2]))
     g[kept] = dy
     dx, dw = np.zeros_like(x), np.zeros_like(w)

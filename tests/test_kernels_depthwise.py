@@ -99,9 +99,7 @@ class Case:
     def weight_gradient(self, start=None, **kwargs):
         dw = empty(self.w.shape, self.dtype) if start is None else self.tensor(start)
         scratch = empty((native.DepthwiseWeightGradient.scratch_size(self.geometry),), self.dtype)
-        step = native.DepthwiseWeightGradient(
-            self.geometry, x=0, dy=1, dw=2, scratch=3, **kwargs
-        )
+        step = native.DepthwiseWeightGradient(self.geometry, x=0, dy=1, dw=2, scratch=3, **kwargs)
         slots = {0: self.tensor(self.x, 1), 1: self.tensor(self.dy, 2), 2: dw, 3: scratch}
         run(step, slots, self.n)
         return dw.values
@@ -200,10 +198,8 @@ def test_same_bits_of_a_sample_in_any_batch(dtype, shape):
 
 def test_bad_arguments_are_named():
     good = conv.ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=4)
+    other = conv.ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=2)
     with pytest.raises(ValueError, match="groups=2"):
-        other = conv.ConvGeometry(
-            in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=2
-        )
         native.DepthwiseForward(other, x=0, weight=1, y=2)
     with pytest.raises(ValueError, match="activation"):
         native.DepthwiseForward(good, x=0, weight=1, y=2, activation=3)

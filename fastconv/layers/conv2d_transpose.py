@@ -164,4 +164,3 @@ class Conv2DTranspose(_Convolution):
             "output_padding": self.output_padding and list(self.output_padding),
             "kernel_initializer": initializers.to_config(self.kernel_initializer),
         }
-
