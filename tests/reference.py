@@ -180,11 +180,11 @@ def _transposed_taps(x, kernel_size, strides, padding, output_padding, dilation)
         size, before = transposed_size(n, k, s, d, padding, e)
         whole.append(max((n - 1) * s + (k - 1) * d + 1, before + size))
         kept.append(slice(before, before + size))
-    taps = {
-        tap: (slice(None), *(slice(t * d, t * d + (n - 1) * s + 1, s)
-                             for t, d, n, s in zip(tap, dilation, x.shape[1:-1], strides)))
-        for tap in product(*map(range, kernel_size))
-    }  # fmt: skip
+    taps = {}
+    for tap in product(*map(range, kernel_size)):
+        axes = zip(tap, dilation, x.shape[1:-1], strides, strict=True)
+        steps = [slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in axes]
+        taps[tap] = (slice(None), *steps)
     return whole, (slice(None), *kept), taps
 
 

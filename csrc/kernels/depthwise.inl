@@ -89,9 +89,9 @@ INLINE depthwise_taps taps_backward(const fc_window *g, int dim, ptrdiff_t i)
     return (depthwise_taps){count, k, -hop, floor_div(at - k * d, s), count > 1 ? hop * d / s : 1};
 }
 
-/* What the next row of outputs is the first to read: a stretch of memory. It is fetched while this
- * row is computed, a block's share at a time: the walk along the pixels of several rows is none that
- * the hardware foresees, and from memory it would run at half the speed. */
+/* Memory that the next row of outputs is the first to touch. It is fetched while this row is computed,
+ * a block's share at a time: the hardware does not foresee a walk along the pixels of several rows,
+ * and what does not lie in a cache would come at half the speed. */
 typedef struct {
     const real *start;
     ptrdiff_t size;
@@ -142,7 +142,7 @@ typedef struct {
     const real *x, *w, *bias;
     real *y, slope;
     int activation;
-    depthwise_ahead ahead;
+    depthwise_ahead reads, writes; /* of the next row */
 } depthwise_task;
 
 /* What a tap reads in the padding beside an image. */
@@ -213,7 +213,8 @@ INLINE void depthwise_blocks(const int taps, const int move, const depthwise_lin
         const ptrdiff_t m = part + (b < larger), start = line->taps.source + first * line->move;
         const int inside = taps && start >= 0 && start + reach <= line->size;
         ptrdiff_t c = 0;
-        fetch(k->ahead, b, blocks);
+        fetch(k->reads, b, blocks);
+        fetch(k->writes, b, blocks);
         if (inside)
             for (; c + VLEN <= k->channels; c += VLEN)
                 depthwise_block(taps, move, 0, line, rows, k, c, first, m, VLEN);
@@ -290,7 +291,8 @@ static void depthwise_forward(const fc_window *g, ptrdiff_t channels, const real
                                      y + row * g->out[2] * y_stride,
                                      slope,
                                      activation,
-                                     rows_ahead_forward(g, x, r, x_stride)};
+                                     rows_ahead_forward(g, x, r, x_stride),
+                                     rows_ahead(y, row + 1, row + 2, last, g->out[2] * y_stride)};
         depthwise_walk(&line, &rows, &task);
     }
 }
@@ -309,8 +311,9 @@ static void depthwise_input_gradient(const fc_window *g, ptrdiff_t channels, con
         const depthwise_rows rows =
             depthwise_rows_of(g, taps_backward(g, 0, r.d), taps_backward(g, 1, r.h), r.sample,
                               g->out, dy_stride, channels, &source, &at);
-        depthwise_ahead ahead = rows_ahead_backward(g, dy, r, dy_stride);
-        for (ptrdiff_t phase = 0; phase < phases; phase++, ahead.size = 0) {
+        depthwise_ahead reads = rows_ahead_backward(g, dy, r, dy_stride);
+        depthwise_ahead writes = rows_ahead(dx, row + 1, row + 2, last, g->in[2] * dx_stride);
+        for (ptrdiff_t phase = 0; phase < phases; phase++, reads.size = writes.size = 0) {
             const depthwise_line line = {taps_backward(g, 2, phase),
                                          (g->in[2] - phase + step - 1) / step, 1, g->out[2]};
             const depthwise_task task = {channels,
@@ -323,7 +326,8 @@ static void depthwise_input_gradient(const fc_window *g, ptrdiff_t channels, con
                                          dx + (row * g->in[2] + phase) * dx_stride,
                                          0,
                                          ACT_NONE,
-                                         ahead};
+                                         reads,
+                                         writes};
             depthwise_walk(&line, &rows, &task);
         }
     }
