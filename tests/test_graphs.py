@@ -49,8 +49,8 @@ def grow(rng, tensors, shared):
     x = rng.choice(tensors)
     equal = [t for t in tensors if t.shape == x.shape]
     kind = rng.choice(
-        ["conv", "depthwise", "dense", "norm", "pointwise", "dropout", "add", "join", "join", "stack",
-         "pool", "rescaling", "reshape", "again"]
+        ["conv", "depthwise", "dense", "norm", "pointwise", "dropout", "add", "join", "join",
+         "stack", "pool", "rescaling", "reshape", "again"]
     )  # fmt: skip
     if kind == "conv":
         filters, window = rng.choice([1, 2, 17]), rng.choice([1, 2, 3])
