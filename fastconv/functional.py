@@ -149,8 +149,7 @@ def depthwise_conv2d(
     """Each channel by itself: x (N, H, W, C), weight (KH, KW, C, M) → (N, OH, OW, C · M)."""
     x, weight, *rest = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
     w = _depthwise_weight(x, weight)
-    if weight.shape[3] > 1:
-        return conv2d(x, w, bias, strides, padding, dilation_rate, x.shape[-1])
+    x = _repeat_channels(x, weight.shape[3])
     g = _conv_geometry(x.shape, w, strides, padding, dilation_rate, x.shape[-1])
     for b in rest:
         _same(b, (g.filters,), "bias")
@@ -166,9 +165,8 @@ def depthwise_conv2d_backward(
     """Gradients (dx, dweight, dbias) of `depthwise_conv2d` from dy (N, OH, OW, C · M)."""
     dy, x, weight = _arrays(dy=dy, x=x, weight=weight)
     w = _depthwise_weight(x, weight)
-    if weight.shape[3] > 1:
-        dx, dw, db = conv2d_backward(dy, x, w, strides, padding, dilation_rate, x.shape[-1])
-        return dx, dw.reshape(weight.shape), db
+    channels, times = weight.shape[2:]
+    x = _repeat_channels(x, times)
     g = _conv_geometry(x.shape, w, strides, padding, dilation_rate, x.shape[-1])
     _same(dy, (len(x), *g.out_size[1:], g.filters), "dy")
     dx, dw = np.empty_like(x), np.empty_like(weight)
@@ -176,7 +174,24 @@ def depthwise_conv2d_backward(
     scratch = np.empty(_depthwise.DepthwiseWeightGradient.scratch_size(g), x.dtype)
     step = _depthwise.DepthwiseWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), x, dy, dw, scratch)
+    if times > 1:
+        wide, dx = dx, np.empty((*x.shape[:-1], channels), x.dtype)
+        pixels = prod(x.shape[1:3])
+        fold = _depthwise.FoldChannels(
+            pixels, channels, times, 0, channels * times, 1, channels
+        )  # fmt: skip
+        _run(fold, len(x), wide, dx)
     return dx, dw, _bias_gradient(dy)
+
+
+def _repeat_channels(x: Array, times: int) -> Array:
+    if times == 1:
+        return x
+    n, h, w, channels = x.shape
+    y = np.empty((n, h, w, channels * times), x.dtype)
+    step = _depthwise.RepeatChannels(h * w, channels, times, 0, channels, 1, channels * times)
+    _run(step, n, x, y)
+    return y
 
 
 def _transposed_geometry(

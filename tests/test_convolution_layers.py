@@ -80,7 +80,6 @@ def test_the_algorithm_follows_the_shape():
 
     assert of(layers.DepthwiseConv2D(3), (8, 8, 32)) == "depthwise"
     assert of(layers.Conv2D(32, 3, groups=32), (8, 8, 32)) == "depthwise"
-    assert of(layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 32)) == "direct"
     assert of(layers.DepthwiseConv2D(3), (8, 8, 1)) == "direct"
     assert of(layers.Conv2D(32, 3, groups=16), (8, 8, 32)) == "direct"
 

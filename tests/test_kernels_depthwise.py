@@ -213,6 +213,20 @@ def test_bad_arguments_are_named():
         native.DepthwiseWeightGradient(good, x=0, dy=1, dw=2, scratch=2)
 
 
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_channels_repeated_and_folded(dtype, times):
+    x, g = randoms((3, 7, 5)), randoms((3, 7, 5 * times), 1).astype(np.float32)
+    y, dx = empty(g.shape, dtype, 5 * times + 2), empty(x.shape, dtype, 6)
+    step = native.RepeatChannels(7, 5, times, 0, 8, 1, 5 * times + 2)
+    run(step, {0: Tensor(x, dtype, 8), 1: y}, 3)
+    np.testing.assert_array_equal(y.values, np.repeat(x.astype(dtype), times, axis=-1))
+    step = native.FoldChannels(7, 5, times, 0, 5 * times + 1, 1, 6)
+    run(step, {0: Tensor(g, dtype, 5 * times + 1), 1: dx}, 3)
+    near(dx.values, g.reshape(3, 7, 5, times).sum(-1, dtype=float), dtype, times)
+    with pytest.raises(ValueError, match="times"):
+        native.RepeatChannels(7, 5, 0, 0, 5, 1, 5)
+
+
 def test_strides_beyond_the_image_cost_nothing():
     shape = ((1, 6, 6), (1, 2, 2), (1, 10**6, 10**6), (1, 1, 1), ((0, 0),) * 3)
     Case(shape, 3, np.dtype(np.float32)).check()

@@ -30,3 +30,27 @@ class DepthwiseWeightGradient(Step):
     ) -> None: ...
     @staticmethod
     def scratch_size(geometry: ConvGeometry) -> int: ...
+
+class RepeatChannels(Step):
+    def __init__(
+        self,
+        pixels: int,
+        channels: int,
+        times: int,
+        x: int,
+        x_stride: int,
+        y: int,
+        y_stride: int,
+    ) -> None: ...
+
+class FoldChannels(Step):
+    def __init__(
+        self,
+        pixels: int,
+        channels: int,
+        times: int,
+        dy: int,
+        dy_stride: int,
+        dx: int,
+        dx_stride: int,
+    ) -> None: ...

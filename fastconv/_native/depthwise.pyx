@@ -6,13 +6,13 @@ weight gradient adds over the batch: its rows fall into pieces, a function of sh
 only, each with a copy of dw; the copies are added in order.
 """
 
-from fastconv._native.dispatch cimport f32, f64, fc_window
+from fastconv._native.dispatch cimport f32, f64, fc_window, real
 from fastconv._native.split cimport SplitStep, blocks
 from fastconv._native.step cimport FMAS, Context
 
 import math
 
-from fastconv._native.checks import distinct, extent
+from fastconv._native.checks import distinct, extent, stride_of, strided, whole
 from fastconv._native.conv import LEAKY_RELU, NONE, RELU
 
 cdef enum:
@@ -20,6 +20,7 @@ cdef enum:
     PIECES = 32         # of a batch, at most,
     PIECE = 64          # each of about so many pixels
     MERGED = 1024       # weights of one task when pieces are added
+    PIXELS = 64         # of one task when channels are repeated
 
 
 cdef class _Depthwise(SplitStep):
@@ -203,3 +204,91 @@ cdef class DepthwiseWeightGradient(_Depthwise):
                 &self.window, self.channels, <float *> c.ptr[self.x], self.x_stride,
                 <float *> c.ptr[self.dy], self.y_stride, <float *> c.ptr[self.scratch] + copy,
                 first, last)
+
+
+# ---- depth multipliers ---------------------------------------------------------------------------
+
+cdef void repeat(const real *x, Py_ssize_t x_stride, Py_ssize_t channels, Py_ssize_t times,
+                 real *y, Py_ssize_t y_stride, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t p, i, m
+    for p in range(first, last):
+        for i in range(channels):
+            for m in range(times):
+                y[p * y_stride + i * times + m] = x[p * x_stride + i]
+
+
+cdef void fold(const real *y, Py_ssize_t y_stride, Py_ssize_t channels, Py_ssize_t times,
+               real *x, Py_ssize_t x_stride, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t p, i, m
+    cdef real s
+    for p in range(first, last):
+        for i in range(channels):
+            s = 0
+            for m in range(times):
+                s += y[p * y_stride + i * times + m]
+            x[p * x_stride + i] = s
+
+
+cdef class _Repeated(SplitStep):
+    """Pixels of ``channels``, and of each channel ``times`` over, side by side."""
+
+    cdef Py_ssize_t pixels, channels, times, narrow_stride, wide_stride, narrow, wide
+
+    cdef take(self, pixels, channels, times, narrow, narrow_stride, wide, wide_stride):
+        self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
+        self.times = whole("times", times)
+        self.narrow_stride = stride_of("stride", narrow_stride, channels)
+        self.wide_stride = stride_of("stride", wide_stride, channels * times)
+        distinct(narrow=narrow, wide=wide)
+        self.narrow, self.wide = narrow, wide
+        return (strided(narrow, pixels, channels, narrow_stride),
+                strided(wide, pixels, channels * times, wide_stride))
+
+    cdef void run(self, Context *c) noexcept nogil:
+        self.split(c, 0, c.n * self.pixels, PIXELS, self.channels * self.times)
+
+
+cdef class RepeatChannels(_Repeated):
+    """y[p, c · times + m] = x[p, c]: what a depth multiplier makes of its input.
+
+    Parameters
+    ----------
+    pixels, channels, times : int
+    x, x_stride, y, y_stride : int
+        Slots (n, pixels, channels) and (n, pixels, channels · times) with their pixel strides.
+    """
+
+    def __init__(self, pixels, channels, times, x, x_stride, y, y_stride):
+        read, write = self.take(pixels, channels, times, x, x_stride, y, y_stride)
+        self.reads, self.writes = (read,), (write,)
+
+    cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        if c.f64:
+            repeat(<double *> c.ptr[self.narrow], self.narrow_stride, self.channels, self.times,
+                   <double *> c.ptr[self.wide], self.wide_stride, first, last)
+        else:
+            repeat(<float *> c.ptr[self.narrow], self.narrow_stride, self.channels, self.times,
+                   <float *> c.ptr[self.wide], self.wide_stride, first, last)
+
+
+cdef class FoldChannels(_Repeated):
+    """dx[p, c] = Σ_m dy[p, c · times + m]: the gradient of `RepeatChannels`.
+
+    Parameters
+    ----------
+    pixels, channels, times : int
+    dy, dy_stride, dx, dx_stride : int
+        Slots (n, pixels, channels · times) and (n, pixels, channels) with their pixel strides.
+    """
+
+    def __init__(self, pixels, channels, times, dy, dy_stride, dx, dx_stride):
+        write, read = self.take(pixels, channels, times, dx, dx_stride, dy, dy_stride)
+        self.reads, self.writes = (read,), (write,)
+
+    cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        if c.f64:
+            fold(<double *> c.ptr[self.wide], self.wide_stride, self.channels, self.times,
+                 <double *> c.ptr[self.narrow], self.narrow_stride, first, last)
+        else:
+            fold(<float *> c.ptr[self.wide], self.wide_stride, self.channels, self.times,
+                 <float *> c.ptr[self.narrow], self.narrow_stride, first, last)

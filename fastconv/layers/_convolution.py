@@ -51,6 +51,10 @@ class _Convolution(_Weighted):
         """(filters, groups) over so many input channels."""
         raise NotImplementedError(f"{type(self).__name__} must define split")
 
+    def convolved(self, channels: int) -> tuple[int, int]:
+        """(filters, groups) of the convolution that is run over so many channels."""
+        return self.split(channels)
+
     def image(self, shape: Shape) -> Shape:
         """The input's shape when it is an image with a known number of channels."""
         shape = one_of(self, shape, (self.rank + 1,), "images (H, W, channels)")
@@ -77,7 +81,7 @@ class _Convolution(_Weighted):
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
     ) -> conv.ConvGeometry:
         pads = ((0, 0),) * self.rank if padded else self.pads(x.shape[:-1])
-        filters, groups = self.split(x.channels)
+        filters, groups = self.convolved(x.channels)
         return conv.ConvGeometry(
             in_size=shapes.three(x.shape[:-1], 1),
             kernel=shapes.three(self.kernel_size, 1),

@@ -117,14 +117,13 @@ class Conv2DTranspose(_Convolution):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
-        frame.saved.x = x
         self._emit_transposed(b, self.transpose_of(x, y), x, y, self._epilogue(b))
         if self.activation.epilogue is None:
             self.activation.forward(b, y, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        x = frame.saved.x
+        x = frame.inputs[0]
         dz = self.activation.backward(b, frame.output, dy)
         if self.trainable:
             self._emit_bias_gradient(b, dz)

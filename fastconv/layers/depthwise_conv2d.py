@@ -1,10 +1,15 @@
 """2-D convolution of every channel by itself."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastconv import initializers, shapes
+from fastconv._native import depthwise
+from fastconv.layer import Frame
 from fastconv.layers._convolution import _Convolution
 from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
 
 
 class DepthwiseConv2D(_Convolution):
@@ -62,6 +67,56 @@ class DepthwiseConv2D(_Convolution):
                 f"its input has {channels}"
             )
         return channels * self.depth_multiplier, channels
+
+    def convolved(self, channels: int) -> tuple[int, int]:
+        return channels, channels  # the channels are repeated before
+
+    def _repeated(self, b: "Builder", x: "Value") -> "Value":
+        """x with every channel M times, so that each window has a channel of its own.
+
+        M windows over one channel fill no vector; M copies of it are cheap beside them.
+        """
+        if self.depth_multiplier == 1:
+            return x
+        y = b.value((*x.shape[:-1], x.channels * self.depth_multiplier))
+        step = depthwise.RepeatChannels(
+            x.pixels, x.channels, self.depth_multiplier, x.slot, x.stride, y.slot, y.stride
+        )
+        b.emit(step)
+        return y
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        x = frame.inputs[0]
+        y = b.output(shapes.known(self.output_shape(x.shape), self.name))
+        wide = self._repeated(b, x)
+        self._emit_product(
+            b, self.geometry(wide, wide.stride, y.stride), wide, y, self._epilogue(b)
+        )
+        if self.activation.epilogue is None:
+            self.activation.forward(b, y, y)
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        x = frame.inputs[0]
+        dz = self.activation.backward(b, frame.output, dy)
+        if self.trainable:
+            self._emit_bias_gradient(b, dz)
+            wide = self._repeated(b, x)
+            geometry = self.geometry(wide, wide.stride, dz.stride)
+            self._emit_weight_gradient(b, geometry, wide, dz)
+        if not frame.needs[0]:
+            return [None]
+        dx = b.value(x.shape)
+        if self.depth_multiplier == 1:
+            self._emit_transposed(b, self.geometry(dx, dx.stride, dz.stride), dz, dx)
+            return [dx]
+        wide = b.value((*x.shape[:-1], x.channels * self.depth_multiplier))
+        self._emit_transposed(b, self.geometry(wide, wide.stride, dz.stride), dz, wide)
+        step = depthwise.FoldChannels(
+            x.pixels, x.channels, self.depth_multiplier, wide.slot, wide.stride, dx.slot, dx.stride
+        )
+        b.emit(step)
+        return [dx]
 
     def build(self, *inputs: Shape) -> None:
         channels = shapes.known(inputs[0][-1:], self.name)[0]
