@@ -77,6 +77,20 @@ typedef struct {
     void (*global_max_backward)(ptrdiff_t pixels, ptrdiff_t cols, const real *dy,
                                 const int32_t *index, real *dx, ptrdiff_t dx_stride);
 
+    /* kernels/depthwise.inl */
+    void (*depthwise_forward)(const fc_window *g, ptrdiff_t channels, const real *x,
+                              ptrdiff_t x_stride, const real *w, const real *bias, int activation,
+                              real slope, real *y, ptrdiff_t y_stride, ptrdiff_t first,
+                              ptrdiff_t last);
+    void (*depthwise_input_gradient)(const fc_window *g, ptrdiff_t channels, const real *dy,
+                                     ptrdiff_t dy_stride, const real *w, real *dx,
+                                     ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
+    void (*depthwise_weight_gradient)(const fc_window *g, ptrdiff_t channels, const real *x,
+                                      ptrdiff_t x_stride, const real *dy, ptrdiff_t dy_stride,
+                                      real *dw, ptrdiff_t first, ptrdiff_t last);
+    void (*sum_pieces)(ptrdiff_t pieces, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last,
+                       int accumulate, const real *copies, real *total);
+
     /* kernels/norm.inl */
     void (*moments)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *mean,
                     real *m2);

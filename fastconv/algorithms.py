@@ -24,11 +24,12 @@ def choice(value: str | None = None) -> str:
 
 
 def convolution(geometry: ConvGeometry, direction: str = "forward", wanted: str = "auto") -> str:
-    """ "winograd" or "direct".
+    """ "winograd", "depthwise" or "direct".
 
     Winograd's F(4×4, 3×3) needs a quarter of the multiplications, F(2×2, 5×5) 36/100, or a little
     more where tiles of outputs stand out over the image. What it saves must pay for its transforms,
-    which touch each number once, whatever the channels.
+    which touch each number once, whatever the channels. Where every channel has a window of its
+    own there are no products to save.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ def convolution(geometry: ConvGeometry, direction: str = "forward", wanted: str 
     wanted : {"auto", "direct", "winograd"}
         "winograd" uses it wherever it is possible.
     """
+    if 1 < geometry.groups == geometry.channels == geometry.filters:
+        return "depthwise"  # the direct sum, by the kernels for one channel a window
     if wanted == "direct" or not WinogradGeometry.possible(geometry):
         return "direct"
     if wanted == "winograd":

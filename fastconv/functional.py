@@ -16,6 +16,7 @@ from fastconv import activations as _activations
 from fastconv import shapes
 from fastconv._native import activation as _activation
 from fastconv._native import conv as _conv
+from fastconv._native import depthwise as _depthwise
 from fastconv._native import loss as _loss
 from fastconv._native import norm as _norm
 from fastconv._native import pool as _pool
@@ -27,7 +28,8 @@ Array = np.ndarray
 
 __all__ = [
     "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "conv2d",
-    "conv2d_backward", "dense", "dense_backward", "dropout", "dropout_backward", "elu",
+    "conv2d_backward", "conv2d_transpose", "conv2d_transpose_backward", "dense", "dense_backward",
+    "depthwise_conv2d", "depthwise_conv2d_backward", "dropout", "dropout_backward", "elu",
     "elu_backward", "global_avg_pool2d", "global_avg_pool2d_backward", "global_max_pool2d",
     "global_max_pool2d_backward", "leaky_relu", "leaky_relu_backward", "max_pool2d",
     "max_pool2d_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "softmax",
@@ -112,17 +114,143 @@ def conv2d_backward(
     _same(dy, (len(x), *g.out_size[1:], g.filters), "dy")
     panel = np.empty(g.backward_panel_size, x.dtype)
     _run(_conv.PackBackward(g, weight=0, panel=1), 1, weight, panel)
-    dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty(g.filters, x.dtype)
+    dx, dweight = np.empty_like(x), np.empty_like(weight)
     _run(_conv.ConvInputGradient(g, dy=0, panel=1, dx=2), len(x), dy, panel, dx)
     scratch = np.empty(g.scratch_size, x.dtype)
     step: Step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), x, dy, dweight, scratch)
-    scratch = np.empty(_conv.BiasGradient.scratch_size(g.filters), x.dtype)
+    return dx, dweight, _bias_gradient(dy)
+
+
+def _bias_gradient(dy: Array) -> Array:
+    channels = dy.shape[-1]
+    db = np.empty(channels, dy.dtype)
+    scratch = np.empty(_conv.BiasGradient.scratch_size(channels), dy.dtype)
     step = _conv.BiasGradient(
-        pixels=prod(g.out_size), channels=g.filters, dy=0, db=1, scratch=2
+        pixels=prod(dy.shape[1:-1]), channels=channels, dy=0, db=1, scratch=2
     )  # fmt: skip
-    _run(step, len(x), dy, dbias, scratch)
-    return dx, dweight, dbias
+    _run(step, len(dy), dy, db, scratch)
+    return db
+
+
+def _depthwise_weight(x: Array, weight: Array) -> Array:
+    """(KH, KW, C, M) as the weight of a convolution with C groups: (KH, KW, 1, C · M)."""
+    if weight.ndim != 4:
+        raise ValueError(f"weight must be (KH, KW, C, depth multiplier), not {weight.shape}")
+    if _images(x, "x").shape[-1] != weight.shape[2]:
+        raise ValueError(f"x has {x.shape[-1]} channels, the weight {weight.shape[2]}")
+    return weight.reshape(*weight.shape[:2], 1, -1)
+
+
+def depthwise_conv2d(
+    x: Any, weight: Any, bias: Any = None, strides: Any = 1, padding: Any = "valid",
+    dilation_rate: Any = 1,
+) -> Array:  # fmt: skip
+    """Each channel by itself: x (N, H, W, C), weight (KH, KW, C, M) → (N, OH, OW, C · M)."""
+    x, weight, *rest = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    w = _depthwise_weight(x, weight)
+    x = _repeat_channels(x, weight.shape[3])
+    g = _conv_geometry(x.shape, w, strides, padding, dilation_rate, x.shape[-1])
+    for b in rest:
+        _same(b, (g.filters,), "bias")
+    y = np.empty((len(x), *g.out_size[1:], g.filters), x.dtype)
+    step = _depthwise.DepthwiseForward(g, x=0, weight=1, y=2, bias=3 if rest else -1)
+    _run(step, len(x), x, w, y, *rest)
+    return y
+
+
+def depthwise_conv2d_backward(
+    dy: Any, x: Any, weight: Any, strides: Any = 1, padding: Any = "valid", dilation_rate: Any = 1
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dweight, dbias) of `depthwise_conv2d` from dy (N, OH, OW, C · M)."""
+    dy, x, weight = _arrays(dy=dy, x=x, weight=weight)
+    w = _depthwise_weight(x, weight)
+    channels, times = weight.shape[2:]
+    x = _repeat_channels(x, times)
+    g = _conv_geometry(x.shape, w, strides, padding, dilation_rate, x.shape[-1])
+    _same(dy, (len(x), *g.out_size[1:], g.filters), "dy")
+    dx, dw = np.empty_like(x), np.empty_like(weight)
+    _run(_depthwise.DepthwiseInputGradient(g, dy=0, weight=1, dx=2), len(x), dy, w, dx)
+    scratch = np.empty(_depthwise.DepthwiseWeightGradient.scratch_size(g), x.dtype)
+    step = _depthwise.DepthwiseWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
+    _run(step, len(x), x, dy, dw, scratch)
+    if times > 1:
+        wide, dx = dx, np.empty((*x.shape[:-1], channels), x.dtype)
+        pixels = prod(x.shape[1:3])
+        fold = _depthwise.FoldChannels(
+            pixels, channels, times, 0, channels * times, 1, channels
+        )  # fmt: skip
+        _run(fold, len(x), wide, dx)
+    return dx, dw, _bias_gradient(dy)
+
+
+def _repeat_channels(x: Array, times: int) -> Array:
+    if times == 1:
+        return x
+    n, h, w, channels = x.shape
+    y = np.empty((n, h, w, channels * times), x.dtype)
+    step = _depthwise.RepeatChannels(h * w, channels, times, 0, channels, 1, channels * times)
+    _run(step, n, x, y)
+    return y
+
+
+def _transposed_geometry(
+    x: Array, weight: Array, strides: Any, padding: str, output_padding: Any, dilation: Any
+) -> _conv.ConvGeometry:
+    """The convolution whose input gradient the transposed one is: from its output to x."""
+    if weight.ndim != 4:
+        raise ValueError(f"weight must be (KH, KW, OC, IC), not {weight.shape}")
+    if _images(x, "x").shape[-1] != weight.shape[3]:
+        raise ValueError(f"x has {x.shape[-1]} channels, the weight {weight.shape[3]}")
+    kernel, filters = weight.shape[:2], weight.shape[2]
+    strides = shapes.integers(strides, 2, "strides")
+    dilation = shapes.integers(dilation, 2, "dilation_rate")
+    out, pads = shapes.transposed_window(
+        "conv2d_transpose", x.shape[1:3], kernel, strides, dilation,
+        shapes.choice(padding, ["valid", "same"], "padding"),
+        shapes.check_output_padding(output_padding, strides),
+    )  # fmt: skip
+    return _conv.ConvGeometry(
+        in_size=shapes.three(out, 1), kernel=shapes.three(kernel, 1),
+        strides=shapes.three(strides, 1), dilation=shapes.three(dilation, 1),
+        pads=shapes.three([(before, max(after, 0)) for before, after in pads], (0, 0)),
+        channels=filters, filters=x.shape[-1],
+    )  # fmt: skip
+
+
+def conv2d_transpose(
+    x: Any, weight: Any, bias: Any = None, strides: Any = 1, padding: str = "valid",
+    output_padding: Any = None, dilation_rate: Any = 1,
+) -> Array:  # fmt: skip
+    """Transposed convolution: x (N, H, W, IC), weight (KH, KW, OC, IC) → (N, OH, OW, OC)."""
+    x, weight, *rest = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    g = _transposed_geometry(x, weight, strides, padding, output_padding, dilation_rate)
+    for b in rest:
+        _same(b, (g.channels,), "bias")
+    panel = np.empty(g.backward_panel_size, x.dtype)
+    _run(_conv.PackBackward(g, weight=0, panel=1), 1, weight, panel)
+    y = np.empty((len(x), *g.in_size[1:], g.channels), x.dtype)
+    step = _conv.ConvInputGradient(g, dy=0, panel=1, dx=2, bias=3 if rest else -1)
+    _run(step, len(x), x, panel, y, *rest)
+    return y
+
+
+def conv2d_transpose_backward(
+    dy: Any, x: Any, weight: Any, strides: Any = 1, padding: str = "valid",
+    output_padding: Any = None, dilation_rate: Any = 1,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Gradients (dx, dweight, dbias) of `conv2d_transpose` from dy (N, OH, OW, OC)."""
+    dy, x, weight = _arrays(dy=dy, x=x, weight=weight)
+    g = _transposed_geometry(x, weight, strides, padding, output_padding, dilation_rate)
+    _same(dy, (len(x), *g.in_size[1:], g.channels), "dy")
+    panel = np.empty(g.forward_panel_size, x.dtype)
+    _run(_conv.PackForward(g, weight=0, panel=1), 1, weight, panel)
+    dx, dweight = np.empty_like(x), np.empty_like(weight)
+    _run(_conv.ConvForward(g, x=0, panel=1, y=2), len(x), dy, panel, dx)
+    scratch = np.empty(g.scratch_size, x.dtype)
+    step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
+    _run(step, len(x), dy, x, dweight, scratch)
+    return dx, dweight, _bias_gradient(dy)
 
 
 def _as_pixels(x: Array, name: str) -> Array:

@@ -100,6 +100,62 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple
     return (size + sum(pad) - (kernel - 1) * dilation - 1) // stride + 1
 
 
+def transposed_crop(
+    kernel: int, stride: int, dilation: int, padding: str, output_padding: int | None
+) -> tuple[int, int]:
+    """What a transposed window cuts off before and after its (size − 1)·stride + span outputs.
+
+    span = (kernel − 1)·dilation + 1. A negative number after: so many outputs are appended. Sizes
+    are Keras': "valid" leaves (size − 1)·stride + span + output_padding (by default as many as make
+    it a multiple of the stride, where span is smaller), "same" leaves size·stride, or with
+    output_padding (size − 1)·stride + span % 2 + output_padding, and cuts off the smaller half
+    before.
+    """
+    span = (kernel - 1) * dilation + 1
+    if padding == "valid":
+        return 0, -(max(stride - span, 0) if output_padding is None else output_padding)
+    rest = stride if output_padding is None else span % 2 + output_padding
+    cut = span - rest
+    before = max(cut // 2, 0)
+    return before, cut - before
+
+
+def transposed_window(
+    who: str,
+    shape: Shape,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+    output_padding: Sequence[int] | None,
+) -> tuple[Shape, Pads]:
+    """Spatial output sizes of a transposed window, and what is cut off (`transposed_crop`)."""
+    extra = output_padding or (None,) * len(shape)
+    crops = tuple(
+        transposed_crop(k, s, d, padding, o)
+        for k, s, d, o in zip(kernel, strides, dilation, extra, strict=True)
+    )
+    out = tuple(
+        None if size is None else (size - 1) * s + (k - 1) * d + 1 - sum(crop)
+        for size, k, s, d, crop in zip(shape, kernel, strides, dilation, crops, strict=True)
+    )
+    if any(size is not None and size < 1 for size in out):
+        raise ValueError(
+            f"{who}: output_padding {output_padding} leaves nothing of the output of {shape}"
+        )
+    return out, crops
+
+
+def check_output_padding(value: Any, strides: Sequence[int]) -> tuple[int, ...] | None:
+    """``output_padding`` as one int a dim, each smaller than the stride; None stays None."""
+    if value is None:
+        return None
+    extra = integers(value, len(strides), "output_padding", 0)
+    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+        raise ValueError(f"output_padding {extra} must be smaller than the strides {strides}")
+    return extra
+
+
 def check_padding(padding: Any, rank: int, name: str = "padding") -> str | Pads:
     """``"valid"``, ``"same"``, or explicit: an int, one int a dim, or (before, after) a dim."""
     if isinstance(padding, str):

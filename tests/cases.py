@@ -45,6 +45,18 @@ def conv(shape, *args, **kwargs):
     return one(lambda: layers.Conv2D(*args, **kwargs), shape, id=f"conv2d_{words}")
 
 
+def depthwise(shape, *args, **kwargs):
+    named = [v for k, v in kwargs.items() if not k.endswith("initializer")]
+    words = "_".join(str(v).replace(" ", "") for v in (*shape, *args, *named))
+    return one(lambda: layers.DepthwiseConv2D(*args, **kwargs), shape, id=f"depthwise_{words}")
+
+
+def transpose(shape, *args, **kwargs):
+    named = [v for k, v in kwargs.items() if not k.endswith("initializer")]
+    words = "_".join(str(v).replace(" ", "") for v in (*shape, *args, *named))
+    return one(lambda: layers.Conv2DTranspose(*args, **kwargs), shape, id=f"transpose_{words}")
+
+
 def pool(cls, shape, *args, **kwargs):
     words = "_".join(str(v).replace(" ", "") for v in (*shape, *args, *kwargs.values()))
     ties = cls is layers.MaxPooling2D
@@ -79,6 +91,36 @@ CASES = [
     conv((5, 5, 2), 3, 2, activation="leaky_relu", **FAR_FROM_ZERO),
     conv((5, 5, 2), 3, 2, activation="elu", **FAR_FROM_ZERO),
     conv((4, 4, 2), 3, 2, activation="softmax"),
+    conv((6, 5, 3), 3, 3, groups=3, padding="same", activation="tanh"),
+    depthwise((7, 8, 3), 3, padding="same"),
+    depthwise((9, 8, 17), 3, strides=2, padding="same", activation="tanh"),
+    depthwise((7, 12, 2), (2, 3), strides=(3, 2)),
+    depthwise((9, 11, 2), 3, dilation_rate=(2, 3)),
+    depthwise((9, 9, 2), 3, dilation_rate=2, strides=2, padding="same"),
+    depthwise((6, 5, 3), 3, padding=((0, 2), (1, 0)), depth_multiplier=2),
+    depthwise((5, 5, 1), 3, padding="same"),
+    depthwise((5, 5, 2), 5, padding=2, use_bias=False),
+    depthwise(
+        (5, 5, 2),
+        2,
+        activation="relu",
+        bias_initializer=Alternating(),
+        depthwise_initializer=initializers.RandomUniform(-0.1, 0.1),
+    ),
+    depthwise((4, 4, 2), 2, activation="softmax"),
+    transpose((3, 4, 5), 2, 2, strides=2),
+    transpose((3, 4, 2), 3, 3, strides=2, padding="same"),
+    transpose((3, 4, 2), 3, 4, strides=2, padding="same", activation="tanh"),
+    transpose((4, 3, 2), 3, 3),
+    transpose((4, 5, 3), 18, 3, padding="same", use_bias=False),
+    transpose((3, 4, 2), 3, (2, 1), strides=(3, 2)),
+    transpose((3, 4, 2), 3, (2, 1), strides=(3, 2), padding="same"),
+    transpose((3, 4, 2), 3, (3, 2), strides=(3, 2), output_padding=(2, 1)),
+    transpose((3, 4, 2), 3, (5, 4), strides=(3, 2), padding="same", output_padding=1),
+    transpose((4, 3, 2), 3, 3, dilation_rate=(2, 3)),
+    transpose((4, 3, 2), 3, 3, dilation_rate=2, strides=2, padding="same"),
+    transpose((3, 3, 2), 3, 2, strides=2, activation="relu", **FAR_FROM_ZERO),
+    transpose((3, 3, 2), 3, 2, strides=2, activation="softmax"),
     one(lambda: layers.Dense(5), (7,), id="dense"),
     one(lambda: layers.Dense(5, activation="tanh"), (7,), id="dense_tanh"),
     one(lambda: layers.Dense(5, activation="softmax"), (7,), id="dense_softmax"),

@@ -133,6 +133,91 @@ def conv_backward(x, w, dy, strides=1, padding="valid", dilation=1, groups=1):
     return unpad(dxp, pairs), dw, _pixels(dy).sum(0)
 
 
+def depthwise_conv(x, w, b=None, strides=1, padding="valid", dilation=1):
+    """Every channel convolved by itself: x (N, *spatial, C), w (*kernel, C, M), b (C·M) or None
+    → y (N, *output, C·M); channel c fills the outputs c·M … c·M + M − 1."""
+    x, w = np.asarray(x, float), np.asarray(w, float)
+    pairs, taps = sliding(x, w.shape[:-2], strides, padding, dilation)
+    xp = pad(x, pairs)
+    y = sum(xp[where][..., None] * w[tap] for tap, where in taps.items())
+    y = y.reshape(*y.shape[:-2], -1)
+    return y if b is None else y + np.asarray(b, float)
+
+
+def depthwise_conv_backward(x, w, dy, strides=1, padding="valid", dilation=1):
+    """Gradients of `depthwise_conv`: dx like x, dw like w, db (C·M)."""
+    x, w, dy = (np.asarray(a, float) for a in (x, w, dy))
+    pairs, taps = sliding(x, w.shape[:-2], strides, padding, dilation)
+    xp, g = pad(x, pairs), dy.reshape(*dy.shape[:-1], *w.shape[-2:])
+    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
+    for tap, where in taps.items():
+        dxp[where] += (g * w[tap]).sum(-1)
+        dw[tap] = (xp[where][..., None] * g).sum(tuple(range(dy.ndim - 1)))
+    return unpad(dxp, pairs), dw, _pixels(dy).sum(0)
+
+
+def transposed_size(size, kernel, stride, dilation, padding, output_padding=None):
+    """Outputs of a transposed window on one axis, and how many of the uncropped ones lie before
+    them, as Keras has it: "same" makes size · stride, "valid" all that windows touch, no less than
+    a stride for each."""
+    span = (kernel - 1) * dilation + 1
+    if padding == "valid":
+        extra = max(stride - span, 0) if output_padding is None else output_padding
+        return (size - 1) * stride + span + extra, 0
+    tail = stride if output_padding is None else span % 2 + output_padding
+    cut = span - tail  # of both sides; the smaller half before, the odd one after
+    return (size - 1) * stride + tail, max(cut // 2, 0)
+
+
+def _transposed_taps(x, kernel_size, strides, padding, output_padding, dilation):
+    """The output of all windows without cropping, what of it is kept, and for each tap the slices
+    to which it brings its products."""
+    axes = x.ndim - 2
+    strides, dilation = per_axis(strides, axes), per_axis(dilation, axes)
+    extra = (None,) * axes if output_padding is None else per_axis(output_padding, axes)
+    whole, kept = [], []
+    for n, k, s, d, e in zip(x.shape[1:-1], kernel_size, strides, dilation, extra, strict=True):
+        size, before = transposed_size(n, k, s, d, padding, e)
+        whole.append(max((n - 1) * s + (k - 1) * d + 1, before + size))
+        kept.append(slice(before, before + size))
+    taps = {}
+    for tap in product(*map(range, kernel_size)):
+        axes = zip(tap, dilation, x.shape[1:-1], strides, strict=True)
+        steps = [slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in axes]
+        taps[tap] = (slice(None), *steps)
+    return whole, (slice(None), *kept), taps
+
+
+def conv_transpose(x, w, b=None, strides=1, padding="valid", output_padding=None, dilation=1):
+    """Transposed convolution: x (N, *spatial, IC), w (*kernel, OC, IC), b (OC) or None.
+
+    Every input pixel brings its products with the window to the outputs under it; windows lie
+    `strides` apart, and the padding says what of the outputs is kept."""
+    x, w = np.asarray(x, float), np.asarray(w, float)
+    whole, kept, taps = _transposed_taps(
+        x, w.shape[:-2], strides, padding, output_padding, dilation
+    )
+    y = np.zeros((len(x), *whole, w.shape[-2]))
+    for tap, where in taps.items():
+        y[where] += x @ w[tap].T
+    return y[kept] if b is None else y[kept] + np.asarray(b, float)
+
+
+def conv_transpose_backward(x, w, dy, strides=1, padding="valid", output_padding=None, dilation=1):
+    """Gradients of `conv_transpose`: dx like x, dw like w, db (OC)."""
+    x, w, dy = (np.asarray(a, float) for a in (x, w, dy))
+    whole, kept, taps = _transposed_taps(
+        x, w.shape[:-2], strides, padding, output_padding, dilation
+    )
+    g = np.zeros((len(x), *whole, w.shape[-2]))
+    g[kept] = dy
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    for tap, where in taps.items():
+        dx += g[where] @ w[tap]
+        dw[tap] = _pixels(g[where]).T @ _pixels(x)
+    return dx, dw, _pixels(dy).sum(0)
+
+
 def _split(a, groups):
     return np.split(a, groups, axis=-1)
 

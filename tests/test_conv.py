@@ -118,12 +118,14 @@ class Case:
         assert y.intact()
         return y.values.copy()
 
-    def input_gradient(self, dtype, samples=slice(None)):
+    def input_gradient(self, dtype, samples=slice(None), bias=None, **kwargs):
         n = len(self.dy[samples])
         dy, dx = self.pixels_y(dtype, self.dy[samples], n), self.pixels_x(dtype, n=n)
         panel = self.panels(conv.PackBackward, self.geometry.backward_panel_size, dtype)
-        step = conv.ConvInputGradient(self.geometry, dy=0, panel=1, dx=2)
-        execute(step, {0: dy.buffer, 1: panel, 2: dx.buffer}, n)
+        arrays = {0: dy.buffer, 1: panel, 2: dx.buffer}
+        if bias is not None:
+            arrays[3], kwargs["bias"] = bias.astype(dtype), 3
+        execute(conv.ConvInputGradient(self.geometry, dy=0, panel=1, dx=2, **kwargs), arrays, n)
         assert dx.intact()
         return dx.values.copy()
 
@@ -277,6 +279,19 @@ def test_fused_activation(name, activation, function, dtype):
     assert np.array_equal(y[linear > 0], linear[linear > 0])
 
 
+@pytest.mark.parametrize("name", ["3x3", "groups", "stride past the kernel", "1x1, stride 2"])
+def test_a_transposed_convolution_has_bias_and_activation(name, dtype):
+    """Also where no window reaches: there the bias alone comes out."""
+    case = CASES[name]
+    bias = np.linspace(-2, 2, case.geometry.channels, dtype=np.float32)
+    linear = case.input_gradient(dtype).astype(float) + bias
+    assert_close(case.input_gradient(dtype, bias=bias), linear, 1)
+    y = case.input_gradient(dtype, bias=bias, activation=conv.RELU)
+    assert_close(y, np.maximum(linear, 0), 1)
+    y = case.input_gradient(dtype, bias=bias, activation=conv.LEAKY_RELU, slope=LEAKY_SLOPE)
+    assert_close(y, np.where(linear > 0, linear, LEAKY_SLOPE * linear), 1)
+
+
 def test_without_bias(dtype):
     case = Case(2, (1, 6, 6), (1, 3, 3), 5, 40)
     case.b[...] = 0
@@ -375,6 +390,8 @@ def test_bad_steps_are_named():
         conv.ConvForward(g, x=0, panel=1, y=2, activation=3)
     with pytest.raises(ValueError, match="slope"):
         conv.ConvForward(g, x=0, panel=1, y=2, activation=conv.LEAKY_RELU, slope=1.5)
+    with pytest.raises(ValueError, match="activation"):
+        conv.ConvInputGradient(g, dy=0, panel=1, dx=2, activation=3)
     with pytest.raises(ValueError, match="packed"):
         conv.ConvForward(g, x=0, panel=1, y=2, packed=False)
     with pytest.raises(ValueError, match="scratch"):

@@ -52,6 +52,96 @@ def test_conv2d(options, dtype):
         close(got, want, dtype)
 
 
+def as_reference(options):
+    return {("dilation" if k == "dilation_rate" else k): v for k, v in options.items()}
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"strides": (2, 3), "padding": "same"}, {"padding": ((0, 2), (1, 0)), "dilation_rate": 2}],
+    ids=str,
+)
+def test_depthwise_conv2d(options, multiplier, dtype):
+    rng = np.random.default_rng(0)
+    x, w = numbers(rng, 2, 9, 8, 5, dtype=dtype), numbers(rng, 3, 2, 5, multiplier, dtype=dtype)
+    b = numbers(rng, 5 * multiplier, dtype=dtype)
+    kwargs = as_reference(options)
+    want = ref.depthwise_conv(x, w, b, **kwargs)
+    close(F.depthwise_conv2d(x, w, b, **options), want, dtype)
+    close(F.depthwise_conv2d(x, w, **options), want - b, dtype)
+    dy = numbers(rng, *want.shape, dtype=dtype)
+    grads = ref.depthwise_conv_backward(x, w, dy, **kwargs)
+    for got, wanted in zip(F.depthwise_conv2d_backward(dy, x, w, **options), grads, strict=True):
+        close(got, wanted, dtype)
+    with pytest.raises(ValueError, match="x has 4 channels"):
+        F.depthwise_conv2d(x[..., :4], w)
+    with pytest.raises(ValueError, match="depth multiplier"):
+        F.depthwise_conv2d(x, w[0])
+    with pytest.raises(ValueError, match="bias"):
+        F.depthwise_conv2d(x, w, b[1:])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strides": 2, "padding": "same"},
+        {"strides": (3, 2), "output_padding": (2, 0)},
+        {"strides": (4, 3), "padding": "same", "output_padding": 1},
+        {"dilation_rate": (2, 3), "padding": "same"},
+    ],
+    ids=str,
+)
+def test_conv2d_transpose(options, dtype):
+    rng = np.random.default_rng(0)
+    x, w = numbers(rng, 2, 5, 4, 3, dtype=dtype), numbers(rng, 3, 2, 7, 3, dtype=dtype)
+    b = numbers(rng, 7, dtype=dtype)
+    kwargs = as_reference(options)
+    want = ref.conv_transpose(x, w, b, **kwargs)
+    close(F.conv2d_transpose(x, w, b, **options), want, dtype)
+    close(F.conv2d_transpose(x, w, **options), want - b, dtype)
+    dy = numbers(rng, *want.shape, dtype=dtype)
+    grads = ref.conv_transpose_backward(x, w, dy, **kwargs)
+    for got, wanted in zip(F.conv2d_transpose_backward(dy, x, w, **options), grads, strict=True):
+        close(got, wanted, dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 7)] * 2), st.tuples(*[st.integers(1, 5)] * 2),
+    st.tuples(*[st.integers(1, 4)] * 2), st.tuples(*[st.integers(1, 3)] * 2),
+    st.sampled_from(["valid", "same"]), st.integers(1, 20), st.integers(1, 20),
+)  # fmt: skip
+def test_conv2d_transpose_of_any_shape(size, kernel, strides, dilation, padding, ic, oc):
+    rng = np.random.default_rng(0)
+    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+    x, w, b = numbers(rng, 2, *size, ic), numbers(rng, *kernel, oc, ic), numbers(rng, oc)
+    want = ref.conv_transpose(x, w, b, **as_reference(options))
+    close(F.conv2d_transpose(x, w, b, **options), want, np.float64)
+    dy = numbers(rng, *want.shape)
+    grads = ref.conv_transpose_backward(x, w, dy, **as_reference(options))
+    for got, wanted in zip(F.conv2d_transpose_backward(dy, x, w, **options), grads, strict=True):
+        close(got, wanted, np.float64)
+
+
+def test_what_a_transposed_convolution_refuses():
+    x, w = np.ones((1, 4, 4, 3)), np.ones((2, 2, 5, 3))
+    for match, change in [
+        ("smaller than the strides", {"output_padding": 1}),
+        ("padding", {"padding": "full"}),
+        ("x has 3 channels", {"weight": np.ones((2, 2, 5, 4))}),
+        ("KH, KW, OC, IC", {"weight": np.ones((2, 2, 5))}),
+        ("bias", {"bias": np.ones(3)}),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            F.conv2d_transpose(x, **{"weight": w, **change})
+    with pytest.raises(ValueError, match="leaves nothing"):
+        F.conv2d_transpose(x[:, :1], w, strides=2, padding="same", output_padding=0)
+    with pytest.raises(ValueError, match="dy must have the shape"):
+        F.conv2d_transpose_backward(np.ones((1, 4, 4, 5)), x, w)
+
+
 def test_dense(dtype):
     rng = np.random.default_rng(0)
     x, w, b = (numbers(rng, *s, dtype=dtype) for s in ((5, 2, 7), (7, 3), (3,)))

@@ -49,13 +49,19 @@ def grow(rng, tensors, shared):
     x = rng.choice(tensors)
     equal = [t for t in tensors if t.shape == x.shape]
     kind = rng.choice(
-        ["conv", "dense", "norm", "pointwise", "dropout", "add", "join", "join", "stack", "pool",
-         "rescaling", "reshape", "again"]
+        ["conv", "depthwise", "dense", "norm", "pointwise", "dropout", "add", "join", "join",
+         "stack", "pool", "rescaling", "reshape", "again"]
     )  # fmt: skip
     if kind == "conv":
         filters, window = rng.choice([1, 2, 17]), rng.choice([1, 2, 3])
         activation = rng.choice([None, "tanh", "softmax"])
-        return layers.Conv2D(filters, window, padding="same", activation=activation)(x)
+        make = rng.choice([layers.Conv2D, layers.Conv2DTranspose])
+        return make(filters, window, padding="same", activation=activation)(x)
+    if kind == "depthwise":
+        multiplier, window = rng.choice([1, 1, 2]), rng.choice([1, 2, 3])
+        return layers.DepthwiseConv2D(
+            window, padding="same", depth_multiplier=multiplier, activation=rng.choice(POINTWISE)
+        )(x)
     if kind == "dense":
         shared.append((layers.Dense(x.shape[-1], activation=rng.choice(POINTWISE)), x.shape))
         return shared[-1][0](x)

@@ -216,6 +216,38 @@ def test_every_opset(make, opset, tmp_path):
     assert report.ir_version == model.ir_version == {19: 9, 20: 9, 21: 10}.get(opset, 8)
 
 
+def generator_net():
+    """Up and down again: transposed convolutions of all paddings, batch norm, depthwise."""
+    x = fc.Input((4, 5, 3))
+    y = layers.Conv2DTranspose(6, 4, strides=2, padding="same", use_bias=False)(x)
+    y = layers.Activation("relu")(layers.BatchNormalization()(y))
+    y = layers.Conv2DTranspose(5, (2, 3), strides=(3, 2), output_padding=(0, 1))(y)
+    y = layers.DepthwiseConv2D(3, strides=2, padding="same", activation="tanh")(y)
+    y = layers.DepthwiseConv2D((1, 3), depth_multiplier=2)(y)
+    return fc.Model(x, layers.Conv2D(10, 3, groups=10, padding="same")(y))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("opset", exporter.OPSETS)
+def test_transposed_and_depthwise_in_every_opset(opset, fold, layout, tmp_path):
+    path = tmp_path / "m.onnx"
+    report = export(generator_net(), path, opset=opset, fold_batch_norm=fold, input_layout=layout)
+    assert report.largest_error <= report.tolerance
+    assert operators(path)["ConvTranspose"] == 2
+    assert operators(path)["Conv"] == 3
+    assert operators(path)["BatchNormalization"] == (0 if fold else 1)
+
+
+def test_transposed_convolutions_of_images_of_any_size(tmp_path):
+    x = fc.Input((None, None, 3))
+    y = layers.Conv2DTranspose(4, 3, strides=2, padding="same")(x)
+    model = fc.Model(x, layers.DepthwiseConv2D(3, padding="same")(y))
+    sample = np.random.default_rng(0).normal(size=(2, 7, 9, 3)).astype(np.float32)
+    report = export(model, tmp_path / "m.onnx", samples=sample)
+    assert report.largest_error <= report.tolerance
+
+
 @pytest.mark.parametrize("opset", [12, 22, "17", True, 17.0])
 def test_unknown_opsets_are_refused(opset, tmp_path):
     with pytest.raises(ValueError, match="opset"):

@@ -4,6 +4,7 @@ it."""
 
 import re
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from gradient_check import NotDifferentiable, away_from, directional_check, spre
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+
+from fastconv import shapes
 
 GUIDE = Path(__file__).parents[1] / "docs" / "gradients.md"
 
@@ -393,6 +396,61 @@ def test_conv_backward_of_any_problem(problem):
         lambda x, w, b, dy: ref.conv_backward(x, w, dy, **options),
         x, w, b, directions=1,
     )  # fmt: skip
+
+
+@some
+@given(problems(groups=False), st.integers(1, 3))
+def test_depthwise_is_a_convolution_of_groups(problem, multiplier):
+    x, w, options = problem
+    del options["groups"]
+    channels = x.shape[-1]
+    w = np.resize(w, (*w.shape[:-2], channels, multiplier)) + np.arange(multiplier)
+    y = ref.depthwise_conv(x, w, **options)
+    flat = w.reshape(*w.shape[:-2], 1, -1)
+    assert_allclose(y, ref.conv(x, flat, groups=channels, **options), atol=1e-12)
+    grads = ref.depthwise_conv_backward(x, w, np.cos(y), **options)
+    expected = ref.conv_backward(x, flat, np.cos(y), groups=channels, **options)
+    for a, b in zip(grads, expected, strict=True):
+        assert_allclose(a, b.reshape(a.shape), atol=1e-12)
+
+
+@some
+@given(problems(groups=False), st.sampled_from(["valid", "same"]))
+def test_conv_transpose_backward_of_any_problem(problem, padding):
+    x, w, options = problem
+    options = {"strides": options["strides"], "dilation": options["dilation"], "padding": padding}
+    w = np.resize(w, (*w.shape[:-2], 2, x.shape[-1])) + np.sin(np.arange(2))[:, None]
+    directional_check(
+        lambda x, w, b: ref.conv_transpose(x, w, b, **options),
+        lambda x, w, b, dy: ref.conv_transpose_backward(x, w, dy, **options),
+        x, w, np.linspace(-1, 1, 2), directions=1,
+    )  # fmt: skip
+
+
+def test_conv_transpose_by_hand():
+    """Two pixels, a window of three, two apart: the windows overlap in one output."""
+    x, w = np.array([[[1.0], [10.0]]]), np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    y = ref.conv_transpose(x, w, strides=2)
+    assert_array_equal(y[0, :, 0], [1, 2, 3 + 10, 20, 30])
+    y = ref.conv_transpose(x, w, strides=2, padding="same")
+    assert_array_equal(y[0, :, 0], [1, 2, 13, 20])
+    y = ref.conv_transpose(x, w, strides=2, padding="same", output_padding=0)
+    assert_array_equal(y[0, :, 0], [2, 13, 20])
+    y = ref.conv_transpose(x, w, [5], strides=4)
+    assert_array_equal(y[0, :, 0], [6, 7, 8, 5, 15, 25, 35, 5])
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("extra", [None, 0, 1, 2])
+@pytest.mark.parametrize(("kernel", "stride"), list(product(range(1, 6), range(1, 5))))
+def test_transposed_sizes_are_those_of_the_layers(kernel, stride, extra, padding):
+    if extra is not None and extra >= stride:
+        return
+    for size in (1, 4):
+        want, before = ref.transposed_size(size, kernel, stride, 1, padding, extra)
+        crop = shapes.transposed_crop(kernel, stride, 1, padding, extra)
+        assert crop[0] == before
+        assert (size - 1) * stride + kernel - sum(crop) == want
 
 
 @some

@@ -65,13 +65,15 @@ class Tiled(Case):
         assert scratch.intact()
         return y.values.copy()
 
-    def input_gradient(self, dtype, samples=slice(None)):
+    def input_gradient(self, dtype, samples=slice(None), bias=None, **kwargs):
         n = len(self.dy[samples])
         dy, dx = self.pixels_y(dtype, self.dy[samples], n), self.pixels_x(dtype, n=n)
         scratch = flat(self.tiled.backward_scratch, dtype)
-        step = WinogradInputGradient(self.tiled, dy=0, windows=1, dx=2, scratch=3)
-        windows = self.windows(dtype, True)
-        execute(step, {0: dy.buffer, 1: windows, 2: dx.buffer, 3: scratch.buffer}, n)
+        arrays = {0: dy.buffer, 1: self.windows(dtype, True), 2: dx.buffer, 3: scratch.buffer}
+        if bias is not None:
+            arrays[4], kwargs["bias"] = bias, 4
+        step = WinogradInputGradient(self.tiled, dy=0, windows=1, dx=2, scratch=3, **kwargs)
+        execute(step, arrays, n)
         assert dx.intact()
         assert scratch.intact()
         return dx.values.copy()
@@ -153,6 +155,14 @@ def test_activations_on_the_way_out(dtype):
     np.testing.assert_array_equal(relu, np.maximum(y, 0))
     leaky = case.forward(dtype, activation=conv.LEAKY_RELU, slope=LEAKY_SLOPE)
     np.testing.assert_allclose(leaky, np.where(y > 0, y, LEAKY_SLOPE * y), rtol=1e-6)
+
+
+def test_a_transposed_convolution_has_bias_and_activation(dtype):
+    case = CASES["tiles that stand out"]
+    plain = case.input_gradient(dtype)
+    bias = np.arange(plain.shape[-1], dtype=dtype) - 2
+    found = case.input_gradient(dtype, bias=bias, activation=conv.RELU)
+    np.testing.assert_allclose(found, np.maximum(plain + bias, 0), atol=1e-4)
 
 
 def test_gradient_is_added_when_asked(dtype):

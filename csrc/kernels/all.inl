@@ -13,6 +13,7 @@
 #include "softmax.inl"
 #include "elementwise.inl"
 #include "pool.inl"
+#include "depthwise.inl"
 #include "norm.inl"
 #include "random.inl"
 #include "loss.inl"
@@ -53,6 +54,10 @@ const FC_KERNELS FC_TABLE = {
     .global_average_backward = global_average_backward,
     .global_max_forward = global_max_forward,
     .global_max_backward = global_max_backward,
+    .depthwise_forward = depthwise_forward,
+    .depthwise_input_gradient = depthwise_input_gradient,
+    .depthwise_weight_gradient = depthwise_weight_gradient,
+    .sum_pieces = sum_pieces,
     .moments = moments,
     .moments_merge = moments_merge,
     .norm_forward = norm_forward,

@@ -73,7 +73,17 @@ class ConvForward(Step):
     ) -> None: ...
 
 class ConvInputGradient(Step):
-    def __init__(self, geometry: ConvGeometry, *, dy: int, panel: int, dx: int) -> None: ...
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        *,
+        dy: int,
+        panel: int,
+        dx: int,
+        bias: int = -1,
+        activation: int = 0,
+        slope: float = 0.0,
+    ) -> None: ...
 
 class ConvWeightGradient(Step):
     def __init__(

@@ -724,6 +724,13 @@ cdef inline void *address(const Context *c, Py_ssize_t slot) noexcept nogil:
     return c.ptr[slot] if slot >= 0 else NULL
 
 
+def _check_activation(activation, slope):
+    if activation not in (NONE, RELU, LEAKY_RELU):
+        raise ValueError(f"activation is 0, 1 or 2, not {activation}")
+    if activation == LEAKY_RELU and not 0 <= slope <= 1:
+        raise ValueError(f"slope lies in 0..1, not at {slope}")
+
+
 cdef class ConvForward(Step):
     """y = activation(bias + x ∗ weight): each output sums the inputs under its window.
 
@@ -752,10 +759,7 @@ cdef class ConvForward(Step):
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t panel,
                  Py_ssize_t y, Py_ssize_t bias=-1, int activation=0, double slope=0.0,
                  bint packed=True):
-        if activation not in (NONE, RELU, LEAKY_RELU):
-            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
-        if activation == LEAKY_RELU and not 0 <= slope <= 1:
-            raise ValueError(f"slope lies in 0..1, not at {slope}")
+        _check_activation(activation, slope)
         if not packed and geometry.forward.taps > 1:
             raise ValueError("packed=False is for kernels of one tap")
         self.geometry, self.x, self.panel, self.y, self.bias = geometry, x, panel, y, bias
@@ -785,6 +789,8 @@ cdef class ConvForward(Step):
 cdef class ConvInputGradient(Step):
     """dx: each input pixel receives from every output whose window covered it; overwritten.
 
+    With the epilogue it is a transposed convolution, dx = activation(bias + dy ∗ flipped weight).
+
     Parameters
     ----------
     geometry : ConvGeometry
@@ -792,16 +798,26 @@ cdef class ConvInputGradient(Step):
         (N, OD, OH, OW, OC) and (N, D, H, W, IC), with the geometry's pixel strides.
     panel : slot
         Written by `PackBackward`.
+    bias : slot, optional
+        (IC,), −1 for none.
+    activation, slope
+        As in `ConvForward`.
     """
 
     algorithm = "direct"
     cdef ConvGeometry geometry
-    cdef Py_ssize_t dy, panel, dx
+    cdef Py_ssize_t dy, panel, dx, bias
+    cdef int activation
+    cdef double slope
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t panel,
-                 Py_ssize_t dx):
-        self.geometry, self.dy, self.panel, self.dx = geometry, dy, panel, dx
+                 Py_ssize_t dx, Py_ssize_t bias=-1, int activation=0, double slope=0.0):
+        _check_activation(activation, slope)
+        self.geometry, self.dy, self.panel, self.dx, self.bias = geometry, dy, panel, dx, bias
+        self.activation, self.slope = activation, slope
         self.reads = (geometry.y_extent(dy), Extent(panel, 0, geometry.backward_panel_size))
+        if bias >= 0:
+            self.reads += (Extent(bias, 0, geometry.channels),)
         self.writes = (geometry.x_extent(dx),)
 
     def flops(self, n):
@@ -813,12 +829,14 @@ cdef class ConvInputGradient(Step):
         for p in range(self.geometry.phase_count):
             if c.f64:
                 gather(c, g, &self.geometry.phases[p], <const double *> c.ptr[self.dy],
-                       <const double *> c.ptr[self.panel], True, NULL, 0, 0.0,
+                       <const double *> c.ptr[self.panel], True,
+                       <const double *> address(c, self.bias), self.activation, self.slope,
                        <double *> c.ptr[self.dx])
             else:
                 gather(c, g, &self.geometry.phases[p], <const float *> c.ptr[self.dy],
-                       <const float *> c.ptr[self.panel], True, NULL, 0, 0.0,
-                       <float *> c.ptr[self.dx])
+                       <const float *> c.ptr[self.panel], True,
+                       <const float *> address(c, self.bias), self.activation,
+                       <float> self.slope, <float *> c.ptr[self.dx])
 
 
 # ---- weight gradient -----------------------------------------------------------------------------

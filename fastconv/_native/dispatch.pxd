@@ -102,6 +102,21 @@ cdef extern from "dispatch.h" nogil:
         void (*global_max_backward)(Py_ssize_t pixels, Py_ssize_t cols, const float *dy,
                                     const int32_t *index, float *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*depthwise_forward)(const fc_window *g, Py_ssize_t channels, const float *x,
+                                  Py_ssize_t x_stride, const float *w, const float *bias,
+                                  int activation, float slope, float *y, Py_ssize_t y_stride,
+                                  Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*depthwise_input_gradient)(const fc_window *g, Py_ssize_t channels,
+                                         const float *dy, Py_ssize_t dy_stride, const float *w,
+                                         float *dx, Py_ssize_t dx_stride, Py_ssize_t first,
+                                         Py_ssize_t last) noexcept nogil
+        void (*depthwise_weight_gradient)(const fc_window *g, Py_ssize_t channels,
+                                          const float *x, Py_ssize_t x_stride, const float *dy,
+                                          Py_ssize_t dy_stride, float *dw, Py_ssize_t first,
+                                          Py_ssize_t last) noexcept nogil
+        void (*sum_pieces)(Py_ssize_t pieces, Py_ssize_t size, Py_ssize_t first,
+                           Py_ssize_t last, bint accumulate, const float *copies,
+                           float *total) noexcept nogil
         void (*moments)(Py_ssize_t rows, Py_ssize_t cols, const float *x, Py_ssize_t x_stride,
                         float *mean, float *m2) noexcept nogil
         void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,
@@ -236,6 +251,21 @@ cdef extern from "dispatch.h" nogil:
         void (*global_max_backward)(Py_ssize_t pixels, Py_ssize_t cols, const double *dy,
                                     const int32_t *index, double *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*depthwise_forward)(const fc_window *g, Py_ssize_t channels, const double *x,
+                                  Py_ssize_t x_stride, const double *w, const double *bias,
+                                  int activation, double slope, double *y, Py_ssize_t y_stride,
+                                  Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*depthwise_input_gradient)(const fc_window *g, Py_ssize_t channels,
+                                         const double *dy, Py_ssize_t dy_stride, const double *w,
+                                         double *dx, Py_ssize_t dx_stride, Py_ssize_t first,
+                                         Py_ssize_t last) noexcept nogil
+        void (*depthwise_weight_gradient)(const fc_window *g, Py_ssize_t channels,
+                                          const double *x, Py_ssize_t x_stride, const double *dy,
+                                          Py_ssize_t dy_stride, double *dw, Py_ssize_t first,
+                                          Py_ssize_t last) noexcept nogil
+        void (*sum_pieces)(Py_ssize_t pieces, Py_ssize_t size, Py_ssize_t first,
+                           Py_ssize_t last, bint accumulate, const double *copies,
+                           double *total) noexcept nogil
         void (*moments)(Py_ssize_t rows, Py_ssize_t cols, const double *x, Py_ssize_t x_stride,
                         double *mean, double *m2) noexcept nogil
         void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,

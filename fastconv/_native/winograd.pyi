@@ -41,7 +41,16 @@ class WinogradForward(Step):
 class WinogradInputGradient(Step):
     algorithm: str
     def __init__(
-        self, geometry: WinogradGeometry, *, dy: int, windows: int, dx: int, scratch: int
+        self,
+        geometry: WinogradGeometry,
+        *,
+        dy: int,
+        windows: int,
+        dx: int,
+        scratch: int,
+        bias: int = -1,
+        activation: int = 0,
+        slope: float = 0.0,
     ) -> None: ...
 
 class WinogradWeightGradient(Step):

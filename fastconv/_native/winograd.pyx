@@ -525,7 +525,50 @@ cdef void walk(const Context *c, const Map *g, bint backward, Py_ssize_t lanes, 
         walk_tiles(c, g, lanes, x, u, bias, activation, slope, y, scratch)
 
 
-cdef class WinogradForward(Step):
+cdef class _Walk(Step):
+    """What forward and the input gradient share: one walk, from one image to the other."""
+
+    algorithm = "winograd"
+    cdef WinogradGeometry geometry
+    cdef Py_ssize_t x, windows, bias, y, scratch
+    cdef int activation
+    cdef double slope
+    cdef bint backward
+
+    cdef take(self, WinogradGeometry geometry, bint backward, Py_ssize_t x, Py_ssize_t windows,
+              Py_ssize_t y, Py_ssize_t scratch, Py_ssize_t bias, int activation, double slope):
+        if not NONE <= activation <= LEAKY_RELU:
+            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
+        if activation == LEAKY_RELU and not 0 <= slope <= 1:
+            raise ValueError(f"slope lies in 0..1, not at {slope}")
+        self.geometry, self.backward, self.x, self.windows = geometry, backward, x, windows
+        self.y, self.scratch, self.bias = y, scratch, bias
+        self.activation, self.slope = activation, slope
+        conv = geometry.conv
+        ends = (conv.x_extent, conv.y_extent)
+        self.reads = (ends[backward](x), geometry.windows_extent(windows, backward))
+        if bias >= 0:
+            self.reads += (Extent(bias, 0, conv.channels if backward else conv.filters),)
+        size = geometry.backward_scratch if backward else geometry.forward_scratch
+        self.writes = (ends[not backward](y), Extent(scratch, 0, size))
+
+    def flops(self, n):
+        return 2 * self.geometry.multiplications(n, backward=self.backward)
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef const Map *g = &self.geometry.backward if self.backward else &self.geometry.forward
+        cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
+        if c.f64:
+            walk(c, g, self.backward, self.geometry.lanes, <const double *> c.ptr[self.x],
+                 <const double *> c.ptr[self.windows], <const double *> bias, self.activation,
+                 self.slope, <double *> c.ptr[self.y], <double *> c.ptr[self.scratch])
+        else:
+            walk(c, g, self.backward, self.geometry.lanes, <const float *> c.ptr[self.x],
+                 <const float *> c.ptr[self.windows], <const float *> bias, self.activation,
+                 <float> self.slope, <float *> c.ptr[self.y], <float *> c.ptr[self.scratch])
+
+
+cdef class WinogradForward(_Walk):
     """y = activation(bias + x ∗ weight), as `conv.ConvForward`.
 
     Parameters
@@ -543,44 +586,13 @@ cdef class WinogradForward(Step):
         `conv.NONE`, `conv.RELU` or `conv.LEAKY_RELU` with ``slope`` in 0..1.
     """
 
-    algorithm = "winograd"
-    cdef WinogradGeometry geometry
-    cdef Py_ssize_t x, windows, bias, y, scratch
-    cdef int activation
-    cdef double slope
-
     def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t windows,
                  Py_ssize_t y, Py_ssize_t scratch, Py_ssize_t bias=-1, int activation=0,
                  double slope=0.0):
-        if not NONE <= activation <= LEAKY_RELU:
-            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
-        if activation == LEAKY_RELU and not 0 <= slope <= 1:
-            raise ValueError(f"slope lies in 0..1, not at {slope}")
-        self.geometry, self.x, self.windows, self.y = geometry, x, windows, y
-        self.bias, self.scratch, self.activation, self.slope = bias, scratch, activation, slope
-        self.reads = (geometry.conv.x_extent(x),
-                      geometry.windows_extent(windows, False))
-        if bias >= 0:
-            self.reads += (Extent(bias, 0, geometry.conv.filters),)
-        self.writes = (geometry.conv.y_extent(y), Extent(scratch, 0, geometry.forward_scratch))
-
-    def flops(self, n):
-        return 2 * self.geometry.multiplications(n)
-
-    cdef void run(self, Context *c) noexcept nogil:
-        cdef const Map *g = &self.geometry.forward
-        cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
-        if c.f64:
-            walk(c, g, False, self.geometry.lanes, <const double *> c.ptr[self.x],
-                 <const double *> c.ptr[self.windows], <const double *> bias, self.activation,
-                 self.slope, <double *> c.ptr[self.y], <double *> c.ptr[self.scratch])
-        else:
-            walk(c, g, False, self.geometry.lanes, <const float *> c.ptr[self.x],
-                 <const float *> c.ptr[self.windows], <const float *> bias, self.activation,
-                 <float> self.slope, <float *> c.ptr[self.y], <float *> c.ptr[self.scratch])
+        self.take(geometry, False, x, windows, y, scratch, bias, activation, slope)
 
 
-cdef class WinogradInputGradient(Step):
+cdef class WinogradInputGradient(_Walk):
     """dx, as `conv.ConvInputGradient`; overwritten.
 
     Parameters
@@ -592,33 +604,14 @@ cdef class WinogradInputGradient(Step):
         Written by `WinogradWindows` with ``backward``; the weights where the geometry is ``wide``.
     scratch : slot
         ``geometry.backward_scratch`` elements.
+    bias, activation, slope
+        As in `WinogradForward`: a transposed convolution is this step with a bias (IC,).
     """
 
-    algorithm = "winograd"
-    cdef WinogradGeometry geometry
-    cdef Py_ssize_t dy, windows, dx, scratch
-
     def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t windows,
-                 Py_ssize_t dx, Py_ssize_t scratch):
-        self.geometry, self.dy, self.windows = geometry, dy, windows
-        self.dx, self.scratch = dx, scratch
-        self.reads = (geometry.conv.y_extent(dy),
-                      geometry.windows_extent(windows, True))
-        self.writes = (geometry.conv.x_extent(dx), Extent(scratch, 0, geometry.backward_scratch))
-
-    def flops(self, n):
-        return 2 * self.geometry.multiplications(n, backward=True)
-
-    cdef void run(self, Context *c) noexcept nogil:
-        cdef const Map *g = &self.geometry.backward
-        if c.f64:
-            walk(c, g, True, self.geometry.lanes, <const double *> c.ptr[self.dy],
-                 <const double *> c.ptr[self.windows], NULL, 0, 0.0,
-                 <double *> c.ptr[self.dx], <double *> c.ptr[self.scratch])
-        else:
-            walk(c, g, True, self.geometry.lanes, <const float *> c.ptr[self.dy],
-                 <const float *> c.ptr[self.windows], NULL, 0, <float> 0.0,
-                 <float *> c.ptr[self.dx], <float *> c.ptr[self.scratch])
+                 Py_ssize_t dx, Py_ssize_t scratch, Py_ssize_t bias=-1, int activation=0,
+                 double slope=0.0):
+        self.take(geometry, True, dy, windows, dx, scratch, bias, activation, slope)
 
 
 # ---- weight gradient ----------------------------------------------------------------------------

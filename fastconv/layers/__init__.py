@@ -7,7 +7,9 @@ from fastconv.layers.average_pooling2d import AveragePooling2D
 from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.conv2d import Conv2D
+from fastconv.layers.conv2d_transpose import Conv2DTranspose
 from fastconv.layers.dense import Dense
+from fastconv.layers.depthwise_conv2d import DepthwiseConv2D
 from fastconv.layers.dropout import Dropout
 from fastconv.layers.elu import ELU
 from fastconv.layers.flatten import Flatten
@@ -28,6 +30,8 @@ __all__ = [
     "InputLayer",
     "Dense",
     "Conv2D",
+    "DepthwiseConv2D",
+    "Conv2DTranspose",
     "MaxPooling2D",
     "AveragePooling2D",
     "GlobalMaxPooling2D",

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
-from fastconv._native import conv, winograd
+from fastconv._native import conv, depthwise, winograd
 from fastconv.activations import Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
@@ -37,49 +37,83 @@ class _Weighted(Layer):
         """
         frame.saved.padded = None if x is frame.inputs[0] else x
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
-        fused = self.activation.epilogue
-        ends: dict[str, Any] = {
-            "x": x.slot, "y": y.slot, "bias": b.parameter(self.bias),
-            "activation": fused or 0, "slope": self.activation.alpha,
-        }  # fmt: skip
-        if algorithms.convolution(geometry, "forward", b.convolution) == "winograd":
-            tiled = winograd.WinogradGeometry(geometry)
-            windows = self._emit_windows(b, tiled)
-            scratch = b.buffer(0, tiled.forward_scratch)
-            b.emit(winograd.WinogradForward(tiled, windows=windows, scratch=scratch, **ends))
-        else:
-            panel = b.parameter(self.weight)
-            packed = math.prod(geometry.kernel) > 1  # a single tap reads the weight where it lies
-            if packed:
-                panel = b.buffer(0, geometry.forward_panel_size)
-                b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
-            b.emit(conv.ConvForward(geometry, panel=panel, packed=packed, **ends))
-        if fused is None:
+        self._emit_product(b, geometry, x, y, self._epilogue(b))
+        if self.activation.epilogue is None:
             self.activation.forward(b, y, y)
+
+    def _epilogue(self, b: "Builder") -> dict[str, Any]:
+        """Bias and activation as arguments of the step that can apply both on its way out."""
+        return {
+            "bias": b.parameter(self.bias),
+            "activation": self.activation.epilogue or 0,
+            "slope": self.activation.alpha,
+        }
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
         dz = self.activation.backward(b, frame.output, dy)
         if self.trainable:
-            self._emit_parameter_gradients(b, frame, dz)
-        return [self._emit_input_gradient(b, frame.inputs[0], dz) if frame.needs[0] else None]
+            self._emit_bias_gradient(b, dz)
+            padded = frame.saved.padded
+            x = padded or frame.inputs[0]
+            geometry = self.geometry(x, x.stride, dz.stride, padded is not None)
+            self._emit_weight_gradient(b, geometry, x, dz)
+        if not frame.needs[0]:
+            return [None]
+        dx = b.value(frame.inputs[0].shape)
+        geometry = self.geometry(dx, dx.stride, dz.stride)
+        self._emit_transposed(b, geometry, dz, dx)
+        return [dx]
 
-    def _emit_parameter_gradients(self, b: "Builder", frame: Frame, dz: "Value") -> None:
+    def _emit_bias_gradient(self, b: "Builder", dz: "Value") -> None:
+        if self.bias is None:
+            return
+        db, add = b.gradient(self.bias)
+        scratch = b.buffer(0, conv.BiasGradient.scratch_size(dz.channels))
+        step = conv.BiasGradient(
+            pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
+            dy=dz.slot, db=db, scratch=scratch, accumulate=add,
+        )  # fmt: skip
+        b.emit(step)
+
+    def _emit_product(
+        self,
+        b: "Builder",
+        geometry: conv.ConvGeometry,
+        x: "Value",
+        y: "Value",
+        epilogue: dict[str, Any] | None = None,
+    ) -> None:
+        """y = x ∗ weight, the convolution of ``geometry``."""
+        ends: dict[str, Any] = {"x": x.slot, "y": y.slot, **(epilogue or {})}
+        algorithm = algorithms.convolution(geometry, "forward", b.convolution)
+        weight = b.parameter(self.weight)
+        if algorithm == "depthwise":
+            b.emit(depthwise.DepthwiseForward(geometry, weight=weight, **ends))
+        elif algorithm == "winograd":
+            tiled = winograd.WinogradGeometry(geometry)
+            windows = self._emit_windows(b, tiled)
+            scratch = b.buffer(0, tiled.forward_scratch)
+            b.emit(winograd.WinogradForward(tiled, windows=windows, scratch=scratch, **ends))
+        elif math.prod(geometry.kernel) == 1:  # a single tap reads the weight where it lies
+            b.emit(conv.ConvForward(geometry, panel=weight, packed=False, **ends))
+        else:
+            panel = b.buffer(0, geometry.forward_panel_size)
+            b.emit(conv.PackForward(geometry, weight=weight, panel=panel))
+            b.emit(conv.ConvForward(geometry, panel=panel, **ends))
+
+    def _emit_weight_gradient(
+        self, b: "Builder", geometry: conv.ConvGeometry, x: "Value", dy: "Value"
+    ) -> None:
+        """dweight = Σ x · dy over the outputs of ``geometry``."""
         assert self.weight is not None
-        padded = frame.saved.padded
-        x = padded or frame.inputs[0]
-        geometry = self.geometry(x, x.stride, dz.stride, padded is not None)
-        if self.bias is not None:
-            db, add = b.gradient(self.bias)
-            step = conv.BiasGradient(
-                pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch_size(dz.channels)),
-                accumulate=add,
-            )  # fmt: skip
-            b.emit(step)
         dw, add = b.gradient(self.weight)
-        ends: dict[str, Any] = {"x": x.slot, "dy": dz.slot, "dw": dw, "accumulate": add}
-        if algorithms.convolution(geometry, "weight_gradient", b.convolution) == "winograd":
+        ends: dict[str, Any] = {"x": x.slot, "dy": dy.slot, "dw": dw, "accumulate": add}
+        algorithm = algorithms.convolution(geometry, "weight_gradient", b.convolution)
+        if algorithm == "depthwise":
+            scratch = b.buffer(0, depthwise.DepthwiseWeightGradient.scratch_size(geometry))
+            b.emit(depthwise.DepthwiseWeightGradient(geometry, scratch=scratch, **ends))
+        elif algorithm == "winograd":
             tiled = winograd.WinogradGeometry(geometry)
             scratch = b.buffer(0, tiled.gradient_scratch)
             b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
@@ -87,23 +121,29 @@ class _Weighted(Layer):
             scratch = b.buffer(0, geometry.scratch_size)
             b.emit(conv.ConvWeightGradient(geometry, scratch=scratch, **ends))
 
-    def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
-        dx = b.value(x.shape)
-        geometry = self.geometry(x, dx.stride, dz.stride)
-        if algorithms.convolution(geometry, "input_gradient", b.convolution) == "winograd":
+    def _emit_transposed(
+        self,
+        b: "Builder",
+        geometry: conv.ConvGeometry,
+        dy: "Value",
+        dx: "Value",
+        epilogue: dict[str, Any] | None = None,
+    ) -> None:
+        """dx = the input's share of dy, by the weight turned around: ``geometry`` backwards."""
+        ends: dict[str, Any] = {"dy": dy.slot, "dx": dx.slot, **(epilogue or {})}
+        algorithm = algorithms.convolution(geometry, "input_gradient", b.convolution)
+        weight = b.parameter(self.weight)
+        if algorithm == "depthwise" and epilogue is None:
+            b.emit(depthwise.DepthwiseInputGradient(geometry, weight=weight, **ends))
+        elif algorithm == "winograd":
             tiled = winograd.WinogradGeometry(geometry)
             windows = self._emit_windows(b, tiled, backward=True)
             scratch = b.buffer(0, tiled.backward_scratch)
-            b.emit(
-                winograd.WinogradInputGradient(
-                    tiled, dy=dz.slot, windows=windows, dx=dx.slot, scratch=scratch
-                )
-            )
-            return dx
-        panel = b.buffer(0, geometry.backward_panel_size)
-        b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
-        b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
-        return dx
+            b.emit(winograd.WinogradInputGradient(tiled, windows=windows, scratch=scratch, **ends))
+        else:
+            panel = b.buffer(0, geometry.backward_panel_size)
+            b.emit(conv.PackBackward(geometry, weight=weight, panel=panel))
+            b.emit(conv.ConvInputGradient(geometry, panel=panel, **ends))
 
     def _emit_windows(
         self, b: "Builder", tiled: winograd.WinogradGeometry, backward: bool = False

@@ -22,9 +22,8 @@ from fastconv.activations import LINEAR
 from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import Tensor
+from fastconv.layers._weighted import _Weighted
 from fastconv.layers.activation import Activation
-from fastconv.layers.conv2d import Conv2D
-from fastconv.layers.dense import Dense
 from fastconv.node import ExportError, OnnxGraph, OnnxTensor, Scope
 from fastconv.onnx import metadata, proof, rewrites
 from fastconv.onnx import samples as sampling
@@ -260,7 +259,7 @@ def _without_last_activation(graph: Graph) -> Graph:
     for tensor in copy.outputs:
         layer = tensor.node.layer
         # an attribute of that name in a user's own layer is the user's business
-        ours = layer if isinstance(layer, (Activation, Conv2D, Dense)) else None
+        ours = layer if isinstance(layer, (Activation, _Weighted)) else None
         kind = ours.activation.name if ours else None
         if kind in PROBABILITIES and isinstance(layer, Activation):
             tensor = tensor.node.inputs[0]

@@ -5,7 +5,7 @@ import numpy as np
 from fastconv.node import OnnxGraph, OnnxNode
 
 # operator → the axis of its weight that counts the output channels
-_FOLDS_INTO = {"Conv": 0, "Gemm": 1}
+_FOLDS_INTO = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
 
 
 def fold_batch_norm(graph: OnnxGraph) -> None:
