@@ -22,8 +22,9 @@ import numpy as np
 from fastconv import algorithms
 from fastconv._native import elementwise
 from fastconv._native.step import ALIGNMENT, Extent, Pass, Program, PythonStep, Step
+from fastconv.fusion import Unit, units
 from fastconv.graph import Graph
-from fastconv.layer import Frame, Layer, Node, Tensor
+from fastconv.layer import Frame, Layer, Tensor
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.input import InputLayer
 from fastconv.parameter import Parameter
@@ -307,6 +308,8 @@ class Builder:
 
     def add(self, values: Sequence[Value]) -> Value:
         """The sum of gradients in the order given, into the first that may be overwritten."""
+        if len(values) == 1:
+            return values[0]
         total = next((v for v in values if v.owned), None) or self.value(values[0].shape)
         rest = [v for v in values if v is not total]
         a = total if len(rest) < len(values) else rest.pop(0)
@@ -370,7 +373,7 @@ class Plan:
         self.double = double
         b = self._builder = Builder(training, backward, double, convolution)
         values: dict[Tensor, Value] = {}
-        frames: dict[Node, Frame] = {}
+        frames: dict[Unit, Frame] = {}
         known = {
             t: known_shape(shape, t.node.layer.name) for t, shape in graph.shapes(shapes).items()
         }
@@ -379,20 +382,21 @@ class Plan:
         b.placed = _concatenations(b, graph, known)
         wanted = _wants_gradient(graph, input_gradients)
 
-        for number, node in enumerate(graph.nodes):
-            if isinstance(node.layer, InputLayer):
+        for unit in units(graph):
+            if isinstance(unit.layer, InputLayer):
                 continue
-            frame = frames[node] = Frame(
-                inputs=[values[tensor] for tensor in node.inputs],
-                needs=[backward and tensor in wanted for tensor in node.inputs],
-                stream=number,
+            frame = frames[unit] = Frame(
+                inputs=[values[tensor] for tensor in unit.inputs],
+                needs=[backward and tensor in wanted for tensor in unit.inputs],
+                activation=unit.activation,
+                stream=unit.number,
                 saved=SimpleNamespace(),
             )
-            b.tensor = node.output
-            frame.output = node.layer.forward(b, frame).shared()
+            b.tensor = unit.output
+            frame.output = unit.layer.forward(b, frame).shared()
             b.tensor = None
-            _agree(node.layer, "forward", frame.output, known[node.output])
-            values[node.output] = frame.output
+            _agree(unit.layer, "forward", frame.output, known[unit.output])
+            values[unit.output] = frame.output
         self.outputs = [values[tensor] for tensor in graph.outputs]
         gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
         after_forward = len(b.steps)
@@ -423,7 +427,7 @@ class Plan:
     def _backward(
         self,
         graph: Graph,
-        frames: dict[Node, Frame],
+        frames: dict[Unit, Frame],
         wanted: set[Tensor],
         gradients: Sequence[Value | None],
     ) -> None:
@@ -432,27 +436,26 @@ class Plan:
         for tensor, value in zip(graph.outputs, gradients, strict=True):
             if value is not None:
                 parts[tensor].append(value)
-        for node in reversed(graph.nodes):
-            given = parts.pop(node.output)
-            if not given or node.output not in wanted:
+        for unit, frame in reversed(frames.items()):
+            given = parts.pop(unit.output)
+            if not given or unit.output not in wanted:
                 continue
-            dy = given[0] if len(given) == 1 else b.add(given)
-            if isinstance(node.layer, InputLayer):
-                self.input_gradients[graph.inputs.index(node.output)] = dy
-                continue
-            frame = frames[node]
-            given_back = node.layer.backward(b, frame, dy)
-            if len(given_back) != len(node.inputs):
+            dy = b.add(given)
+            given_back = unit.layer.backward(b, frame, dy)
+            if len(given_back) != len(unit.inputs):
                 raise ValueError(
-                    f"{node.layer.name}: backward returns {len(given_back)} gradients for "
-                    f"{len(node.inputs)} inputs"
+                    f"{unit.layer.name}: backward returns {len(given_back)} gradients for "
+                    f"{len(unit.inputs)} inputs"
                 )
             for tensor, x, need, dx in zip(
-                node.inputs, frame.inputs, frame.needs, given_back, strict=True
+                unit.inputs, frame.inputs, frame.needs, given_back, strict=True
             ):
                 if need and dx is not None:
-                    _agree(node.layer, "backward", dx, x.shape)
+                    _agree(unit.layer, "backward", dx, x.shape)
                     parts[tensor].append(dx)
+        for i, tensor in enumerate(graph.inputs):
+            if tensor in wanted and parts[tensor]:
+                self.input_gradients[i] = b.add(parts[tensor])
 
     # -- memory -------------------------------------------------------------------------------
 

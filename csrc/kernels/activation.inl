@@ -132,3 +132,13 @@ static void activation_backward(int kind, ptrdiff_t rows, ptrdiff_t cols, real a
     }
 #undef FORM
 }
+
+/* Calls FORM(kind) with the kind of f as a constant; only piecewise linear ones come here. */
+#define FOR_KINDS(FORM)                                                                            \
+    if (f->kind == ACTIVATION_LINEAR) {                                                            \
+        FORM(ACTIVATION_LINEAR)                                                                    \
+    } else if (f->kind == ACTIVATION_RELU) {                                                       \
+        FORM(ACTIVATION_RELU)                                                                      \
+    } else {                                                                                       \
+        FORM(ACTIVATION_RELU_GENERAL)                                                              \
+    }

@@ -58,7 +58,6 @@ const FC_KERNELS FC_TABLE = {
     .norm_sums = norm_sums,
     .norm_sums_merge = norm_sums_merge,
     .norm_backward = norm_backward,
-    .norm_backward_constant = norm_backward_constant,
     .norm_update_running = norm_update_running,
     .philox_group = philox_group,
     .dropout = dropout,

@@ -6,7 +6,7 @@ that a forward pass may work in place.
 
 from libc.math cimport INFINITY, NAN
 
-from fastconv._native.dispatch cimport f32, f64
+from fastconv._native.dispatch cimport f32, f64, fc_activation
 from fastconv._native.split cimport RowStep
 from fastconv._native.step cimport Context
 
@@ -18,6 +18,32 @@ cdef enum:  # the kinds of csrc/kernels/activation.inl
     K_LINEAR, K_RELU, K_RELU_GENERAL, K_ELU, K_SIGMOID, K_TANH
 
 
+cdef kernel_form(kind, alpha, beta, gamma):
+    """The kind and the three numbers by which the kernels know an activation, checked."""
+    alpha, beta = number("alpha", alpha, 0), number("beta", beta, 0)
+    gamma = number("gamma", gamma, 0)
+    if kind == LEAKY_RELU:
+        beta, gamma = INFINITY, 0
+    if kind in (RELU, LEAKY_RELU):
+        if alpha == 0 and beta == INFINITY and gamma == 0:
+            return K_RELU, alpha, NAN, gamma
+        return K_RELU_GENERAL, alpha, NAN if beta == INFINITY else beta, gamma  # no x reaches NaN
+    if kind not in (LINEAR, ELU, SIGMOID, TANH):
+        raise ValueError(f"kind is one of this module's constants, not {kind!r}")
+    code = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
+    return code, alpha, beta, gamma
+
+
+cdef fc_activation carried(activation):
+    """The activation that a step applies in its pass, from (kind, alpha, beta, gamma) or None."""
+    cdef fc_activation f
+    kind, alpha, beta, gamma = activation or (LINEAR, 0, 0, 0)
+    if kind not in (LINEAR, RELU, LEAKY_RELU):
+        raise ValueError(f"activation is linear, relu or leaky_relu, not {activation!r}")
+    f.kind, f.alpha, f.beta, f.gamma = kernel_form(kind, alpha, beta, gamma)
+    return f
+
+
 cdef class _Activation(RowStep):
     """What the two directions share: which function, on how many pixels and channels."""
 
@@ -26,20 +52,7 @@ cdef class _Activation(RowStep):
 
     cdef choose(self, kind, alpha, beta, gamma, pixels, channels):
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
-        self.alpha = number("alpha", alpha, 0)
-        self.beta = number("beta", beta, 0)
-        self.gamma = number("gamma", gamma, 0)
-        if kind == LEAKY_RELU:
-            self.beta, self.gamma = INFINITY, 0
-        if kind in (RELU, LEAKY_RELU):
-            plain = self.alpha == 0 and self.beta == INFINITY and self.gamma == 0
-            self.kind = K_RELU if plain else K_RELU_GENERAL
-            if self.beta == INFINITY:
-                self.beta = NAN  # which no x reaches
-        elif kind in (LINEAR, ELU, SIGMOID, TANH):
-            self.kind = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
-        else:
-            raise ValueError(f"kind is one of this module's constants, not {kind!r}")
+        self.kind, self.alpha, self.beta, self.gamma = kernel_form(kind, alpha, beta, gamma)
 
 
 cdef class ActivationForward(_Activation):

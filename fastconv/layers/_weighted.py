@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
 from fastconv._native import conv, winograd
-from fastconv.activations import Activation
+from fastconv.activations import LINEAR, Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
 
@@ -37,10 +37,11 @@ class _Weighted(Layer):
         """
         frame.saved.x, frame.saved.padded = x, x is not frame.inputs[0]
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded)
-        fused = self.activation.epilogue
+        f = self.function(frame)
+        fused = f.epilogue
         ends: dict[str, Any] = {
             "x": x.slot, "y": y.slot, "bias": b.parameter(self.bias),
-            "activation": fused or 0, "slope": self.activation.alpha,
+            "activation": fused or 0, "slope": f.alpha,
         }  # fmt: skip
         if algorithms.convolution(geometry, "forward", b.convolution) == "winograd":
             tiled = winograd.WinogradGeometry(geometry)
@@ -55,11 +56,15 @@ class _Weighted(Layer):
                 b.emit(conv.PackForward(geometry, weight=b.parameter(self.weight), panel=panel))
             b.emit(conv.ConvForward(geometry, panel=panel, packed=packed, **ends))
         if fused is None:
-            self.activation.forward(b, y, y)
+            f.forward(b, y, y)
+
+    def function(self, frame: Frame) -> Activation:
+        """f: the layer's own, or that of a node which follows it."""
+        return self.activation if frame.activation == LINEAR else frame.activation
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
-        dz = self.activation.backward(b, frame.output, dy)
+        dz = self.function(frame).backward(b, frame.output, dy)
         if self.trainable:
             self._emit_parameter_gradients(b, frame, dz)
         return [self._emit_input_gradient(b, frame.inputs[0], dz) if frame.needs[0] else None]
