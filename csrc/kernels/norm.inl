@@ -317,6 +317,10 @@ static void norm_sums_merge(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t firs
         dgamma[c] = accumulate ? dgamma[c] + scratch[channels + c] : scratch[channels + c];
 }
 
+#ifndef __clang__ /* gcc does not see that two loops over nv meet the same vectors */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 INLINE void norm_backward_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows, real eps,
                                real weight, const real *x, ptrdiff_t x_stride, const real *mean,
                                const real *variance, const real *gamma, const real *beta,
@@ -375,6 +379,10 @@ static void norm_backward(ptrdiff_t rows, ptrdiff_t cols, real eps, real weight,
 #undef WITH
 #undef FORM
 }
+
+#ifndef __clang__
+#pragma GCC diagnostic pop
+#endif
 
 /* running = momentum · running + (1 − momentum) · batch */
 static void norm_update_running(ptrdiff_t channels, real momentum, const real *batch, real *running)
