@@ -38,6 +38,12 @@ typedef struct {
                                 const real *y, ptrdiff_t y_stride, const real *dy,
                                 ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
 
+    void (*activation_sums)(ptrdiff_t rows, ptrdiff_t cols, const fc_activation *f, const real *y,
+                            ptrdiff_t y_stride, const real *dy, ptrdiff_t dy_stride, real *dz,
+                            ptrdiff_t dz_stride, real *sum);
+    void (*sums_merge)(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t last,
+                       int accumulate, real *scratch, real *out);
+
     /* kernels/softmax.inl */
     void (*softmax_forward)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
                             real *y, ptrdiff_t y_stride);
@@ -57,10 +63,10 @@ typedef struct {
 
     /* kernels/pool.inl */
     void (*max_pool_forward)(const fc_window *g, ptrdiff_t channels, const real *x,
-                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, uint16_t *index,
-                             ptrdiff_t first, ptrdiff_t last);
+                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, void *index,
+                             int bytes, ptrdiff_t first, ptrdiff_t last);
     void (*max_pool_backward)(const fc_window *g, ptrdiff_t channels, const real *dy,
-                              ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                              ptrdiff_t dy_stride, const void *index, int bytes, real *dx,
                               ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
     void (*average_pool_forward)(const fc_window *g, ptrdiff_t channels, int count_padding,
                                  const real *x, ptrdiff_t x_stride, real *y, ptrdiff_t y_stride,

@@ -117,10 +117,9 @@ def conv2d_backward(
     scratch = np.empty(g.scratch_size, x.dtype)
     step: Step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), x, dy, dweight, scratch)
-    scratch = np.empty(_conv.BiasGradient.scratch_size(g.filters), x.dtype)
-    step = _conv.BiasGradient(
-        pixels=prod(g.out_size), channels=g.filters, dy=0, db=1, scratch=2
-    )  # fmt: skip
+    scratch = np.empty(_activation.BiasBackward.scratch(g.filters), x.dtype)
+    c = g.filters
+    step = _activation.BiasBackward(None, prod(g.out_size), c, -1, c, 0, c, -1, c, 1, 2)
     _run(step, len(x), dy, dbias, scratch)
     return dx, dweight, dbias
 
@@ -171,7 +170,7 @@ def _pool_geometry(
 
 def _max_pool(x: Array, g: _pool.PoolGeometry) -> tuple[Array, Array]:
     y = np.empty((len(x), *g.out_size[1:], x.shape[-1]), x.dtype)
-    winner = np.empty(y.shape, np.uint16)
+    winner = np.empty(y.shape, f"u{g.index_size}")
     _run(_pool.MaxPoolForward(g, x=0, y=1, index=2), len(x), x, y, winner)
     return y, winner
 

@@ -23,9 +23,11 @@ from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.conv2d import Conv2D
 from fastconv.layers.dense import Dense
 from fastconv.layers.leaky_relu import LeakyReLU
+from fastconv.layers.max_pooling2d import MaxPooling2D
 from fastconv.layers.relu import ReLU
 
 ACTIVATIONS = (Activation, ReLU, LeakyReLU)
+PRODUCTS = (Conv2D, Dense)
 HEADS = (BatchNormalization, Add, Conv2D, Dense)  # these carry out an activation
 
 
@@ -45,6 +47,8 @@ class Unit:
         The head's place in the graph.
     activation : activations.Activation
         To be applied behind the head and the residual; linear: none.
+    input_activation : activations.Activation
+        Of the unit which made the input, whose derivative this one's backward passes.
     """
 
     layer: Layer
@@ -52,6 +56,7 @@ class Unit:
     output: Tensor
     number: int
     activation: Function = LINEAR
+    input_activation: Function = LINEAR
 
 
 def units(graph: Graph) -> list[Unit]:
@@ -72,7 +77,7 @@ def units(graph: Graph) -> list[Unit]:
         head = _residual(node, inner) or _activation(node, inner)
         if head is not None:
             del found[next(t for t, u in inner.items() if u.number == head.number)]
-        found[node.output] = head or unit
+        found[node.output] = head or _behind(unit, inner)
     return list(found.values())
 
 
@@ -96,6 +101,20 @@ def _activation(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
     if head is None or head.activation != LINEAR or _function(head.layer, HEADS) != LINEAR:
         return None
     return replace(head, output=node.output, activation=f)
+
+
+def _behind(unit: Unit, inner: dict[Tensor, Unit]) -> Unit:
+    """Max pooling passes the ReLU of the product before it: what it hands to a pixel is masked by
+    that pixel's value, and the value is the pooled one. (A slope would round otherwise where
+    windows overlap.)"""
+    maker = inner.get(unit.inputs[0]) if unit.inputs else None
+    if type(unit.layer) is not MaxPooling2D or maker is None:
+        return unit
+    own = _function(maker.layer, PRODUCTS)
+    f = own if own is not None and own != LINEAR else maker.activation
+    if own is None or not f.piecewise_linear or f.alpha != 0:
+        return unit
+    return replace(unit, input_activation=f)
 
 
 def _function(layer: Layer, among: tuple[type[Layer], ...]) -> Function | None:

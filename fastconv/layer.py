@@ -72,6 +72,9 @@ class Frame(SimpleNamespace):
         To be applied to the result, for nodes that follow this one (`fastconv.fusion`).
     needs : list of bool
         For which inputs the gradient is wanted.
+    input_activation : Activation
+        That of the node which made the input: backward passes it too, as the input has no other
+        reader (max pooling alone).
     stream : int
         A number of this node's own: keeps the random numbers of two dropouts apart.
     saved : SimpleNamespace
@@ -81,6 +84,7 @@ class Frame(SimpleNamespace):
     inputs: "list[Value]"
     output: "Value"
     activation: Activation
+    input_activation: Activation
     needs: list[bool]
     stream: int
     saved: SimpleNamespace

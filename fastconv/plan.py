@@ -389,6 +389,7 @@ class Plan:
                 inputs=[values[tensor] for tensor in unit.inputs],
                 needs=[backward and tensor in wanted for tensor in unit.inputs],
                 activation=unit.activation,
+                input_activation=unit.input_activation,
                 stream=unit.number,
                 saved=SimpleNamespace(),
             )

@@ -189,3 +189,35 @@ def test_what_a_model_says_of_itself_stays(monkeypatch, tmp_path):
     unfused(monkeypatch, model).summary(parts.append)
     assert [line for line in lines if "relu" in line.lower()]
     assert lines[0].splitlines()[1:] == parts[0].splitlines()[1:]
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("relu", RELUS)
+def test_pooling_passes_the_activation_before_it(monkeypatch, real, strides, relu):
+    fc.set_floatx(real)
+    x = fc.Input((9, 8, 3))
+    y = RELUS[relu]()(layers.Conv2D(17, 3)(x))
+    y = layers.MaxPooling2D(3, strides, "same")(layers.Conv2D(5, 1, activation="relu")(y))
+    y = layers.MaxPooling2D(2, strides)(RELUS[relu]()(layers.Conv2D(18, 2, padding="same")(y)))
+    model = fc.Model(x, y)
+    passed = [u.input_activation.name for u in units(model.graph)]
+    assert passed.count("relu") == (1 if relu in ("general", "leaky") else 2)
+    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    together = everything(model, xs, True)
+    for a, b in zip(together, everything(unfused(monkeypatch, model), xs, True), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pooling_leaves_the_activation_where_others_read():
+    x = fc.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, activation="relu")(x)
+    z = layers.MaxPooling2D(2)(y)
+
+    def passed(outputs):
+        return any(u.input_activation.name != "linear" for u in units(Graph(x, outputs)))
+
+    assert passed(z)
+    assert not passed([z, y])
+    assert not passed([z, layers.MaxPooling2D(3)(y)])
+    assert not passed(layers.MaxPooling2D(2)(layers.Conv2D(4, 3, activation="tanh")(x)))

@@ -13,36 +13,12 @@
  * linear activation f: y = f(gamma x̂ + beta + r). Then g = dy f', where f' is taken from y; without
  * a residual, y is computed again from x, to the same bits, instead of being read. */
 
-/* rows whose sums are taken alone: short sums are exact sums */
-#define NORM_BLOCK 128
-
 /* rows that are read twice, from the nearest cache, to know about where the mean lies */
 #define NORM_FIRST 16
 
 /* elements of the rows that are summed together, and the most columns of them */
 #define NORM_STRETCH 4096
 #define NORM_COLUMNS 2048
-
-/* vectors of columns that go over the rows together: long stretches of memory one after the other */
-#define NORM_WIDE 64
-
-/* Calls FORM(nv, n) for stretches of nv vectors of columns from c on, n numbers in the last. Up to
- * four vectors are a form that the compiler knows and keeps in registers. */
-#define FOR_COLUMNS(FORM)                                                                          \
-    for (ptrdiff_t c = 0; c < cols;) {                                                             \
-        const int nv = (int)(cols - c < NORM_WIDE * VLEN ? (cols - c) / VLEN : NORM_WIDE);         \
-        if (nv == 0)                                                                               \
-            FORM(1, cols - c);                                                                     \
-        else if (nv == 1)                                                                          \
-            FORM(1, VLEN);                                                                         \
-        else if (nv == 2)                                                                          \
-            FORM(2, VLEN);                                                                         \
-        else if (nv == 4)                                                                          \
-            FORM(4, VLEN);                                                                         \
-        else                                                                                       \
-            FORM(nv, VLEN);                                                                        \
-        c += (nv ? nv : 1) * VLEN;                                                                 \
-    }
 
 /* nv vectors of columns, n in the last: sum += Σ (x − centre), square += Σ (x − centre)² */
 INLINE void deviations_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *x,
@@ -118,7 +94,7 @@ INLINE void moments_part(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_
     deviations(count, cols, x, x_stride, mean, sum, square);
     for (ptrdiff_t c = 0; c < cols; c++)
         mean[c] = sum[c] / (real)count;
-    for (ptrdiff_t first = 0; first < rows; first += count, count = NORM_BLOCK) {
+    for (ptrdiff_t first = 0; first < rows; first += count, count = SUM_BLOCK) {
         count = rows - first < count ? rows - first : count;
         const real share = 1 / (real)(first + count), weight = (real)first * (real)count * share;
         deviations(count, cols, x + first * x_stride, x_stride, mean, sum, square);
@@ -187,7 +163,7 @@ INLINE void norm_forward_form(const int nv, ptrdiff_t n, const int kind, ptrdiff
 {
     const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
     const vec threshold = v_set1((real)f->gamma);
-    vec centre[NORM_WIDE], scale[NORM_WIDE], shift[NORM_WIDE];
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
     for (int v = 0; v < nv; v++) {
         const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
         centre[v] = load_part(mean + c, k);
@@ -232,8 +208,8 @@ INLINE void norm_sums_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t 
 {
     const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
     const vec threshold = v_set1((real)f->gamma);
-    vec centre[NORM_WIDE], scale[NORM_WIDE], shift[NORM_WIDE];
-    vec all[NORM_WIDE], all_x[NORM_WIDE], s[NORM_WIDE], sx[NORM_WIDE];
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
+    vec all[WIDEST], all_x[WIDEST], s[WIDEST], sx[WIDEST];
     for (int v = 0; v < nv; v++) {
         const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
         centre[v] = load_part(mean + c, k);
@@ -244,7 +220,7 @@ INLINE void norm_sums_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t 
         }
     }
     for (ptrdiff_t i = 0; i < rows;) {
-        const ptrdiff_t end = rows - i < NORM_BLOCK ? rows : i + NORM_BLOCK;
+        const ptrdiff_t end = rows - i < SUM_BLOCK ? rows : i + SUM_BLOCK;
         for (int v = 0; v < nv; v++)
             s[v] = sx[v] = v_zero();
         for (; i < end; i++)
@@ -329,8 +305,8 @@ INLINE void norm_backward_form(const int nv, ptrdiff_t n, const int kind, ptrdif
 {
     const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
     const vec threshold = v_set1((real)f->gamma);
-    vec centre[NORM_WIDE], scale[NORM_WIDE], shift[NORM_WIDE];
-    vec constant[NORM_WIDE], slope[NORM_WIDE];
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
+    vec constant[WIDEST], slope[WIDEST];
     for (int v = 0; v < nv; v++) {
         const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
         centre[v] = load_part(mean + c, k);

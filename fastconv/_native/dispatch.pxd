@@ -65,6 +65,13 @@ cdef extern from "dispatch.h" nogil:
                                     float beta, const float *y, Py_ssize_t y_stride,
                                     const float *dy, Py_ssize_t dy_stride, float *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*activation_sums)(Py_ssize_t rows, Py_ssize_t cols, const fc_activation *f,
+                                const float *y, Py_ssize_t y_stride, const float *dy,
+                                Py_ssize_t dy_stride, float *dz, Py_ssize_t dz_stride,
+                                float *sum) noexcept nogil
+        void (*sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                           Py_ssize_t last, int accumulate, float *scratch,
+                           float *out) noexcept nogil
         void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const float *x,
                                 Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
         void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const float *y,
@@ -84,9 +91,10 @@ cdef extern from "dispatch.h" nogil:
                             int32_t *y) noexcept nogil
         void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const float *x,
                                  Py_ssize_t x_stride, float *y, Py_ssize_t y_stride,
-                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                 void *index, int bytes, Py_ssize_t first,
+                                 Py_ssize_t last) noexcept nogil
         void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const float *dy,
-                                  Py_ssize_t dy_stride, const uint16_t *index, float *dx,
+                                  Py_ssize_t dy_stride, const void *index, int bytes, float *dx,
                                   Py_ssize_t dx_stride, Py_ssize_t first,
                                   Py_ssize_t last) noexcept nogil
         void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,
@@ -193,6 +201,13 @@ cdef extern from "dispatch.h" nogil:
                                     double beta, const double *y, Py_ssize_t y_stride,
                                     const double *dy, Py_ssize_t dy_stride, double *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*activation_sums)(Py_ssize_t rows, Py_ssize_t cols, const fc_activation *f,
+                                const double *y, Py_ssize_t y_stride, const double *dy,
+                                Py_ssize_t dy_stride, double *dz, Py_ssize_t dz_stride,
+                                double *sum) noexcept nogil
+        void (*sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                           Py_ssize_t last, int accumulate, double *scratch,
+                           double *out) noexcept nogil
         void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const double *x,
                                 Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
         void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const double *y,
@@ -213,9 +228,10 @@ cdef extern from "dispatch.h" nogil:
                             int32_t *y) noexcept nogil
         void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const double *x,
                                  Py_ssize_t x_stride, double *y, Py_ssize_t y_stride,
-                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                 void *index, int bytes, Py_ssize_t first,
+                                 Py_ssize_t last) noexcept nogil
         void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const double *dy,
-                                  Py_ssize_t dy_stride, const uint16_t *index, double *dx,
+                                  Py_ssize_t dy_stride, const void *index, int bytes, double *dx,
                                   Py_ssize_t dx_stride, Py_ssize_t first,
                                   Py_ssize_t last) noexcept nogil
         void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,

@@ -9,7 +9,7 @@ holds two results a piece and channel: ``scratch(channels)`` elements, whatever 
 
 from fastconv._native.activation cimport carried
 from fastconv._native.dispatch cimport f32, f64, fc_activation, real
-from fastconv._native.split cimport PIECE, SplitStep, blocks
+from fastconv._native.split cimport COLUMNS, PIECE, PIECES, SplitStep, blocks, piece_rows
 from fastconv._native.step cimport Context
 
 from fastconv._native.checks import (
@@ -17,18 +17,10 @@ from fastconv._native.checks import (
 )
 
 cdef enum:
-    PIECES = 64     # of a sum, at most: as many threads find work
-    SHORTEST = 128  # rows of a piece, at least
-    COLUMNS = 64    # channels of one piece of a merge
     MAP_ROWS = 32   # rows of one piece of a map, at least: a piece begins with roots and divisions
 
 cdef enum:  # phases of a step
     SUM, MERGE, MAP
-
-
-cdef inline Py_ssize_t piece_rows(Py_ssize_t rows) noexcept nogil:
-    """Rows of one piece of a sum over ``rows``."""
-    return max(SHORTEST, blocks(rows, PIECES))
 
 
 cdef inline real *at(const Context *c, Py_ssize_t slot, Py_ssize_t element, real *_) noexcept nogil:

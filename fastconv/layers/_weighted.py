@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
-from fastconv._native import conv, winograd
+from fastconv._native import activation, conv, winograd
 from fastconv.activations import LINEAR, Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
@@ -64,23 +64,35 @@ class _Weighted(Layer):
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
-        dz = self.function(frame).backward(b, frame.output, dy)
+        f, y = self.function(frame), frame.output
+        if self.trainable and self.bias is not None:
+            dz = self._emit_bias_gradient(b, f, y, dy)
+        else:
+            dz = f.backward(b, y, dy)
         if self.trainable:
-            self._emit_parameter_gradients(b, frame, dz)
+            self._emit_weight_gradient(b, frame, dz)
         return [self._emit_input_gradient(b, frame.inputs[0], dz) if frame.needs[0] else None]
 
-    def _emit_parameter_gradients(self, b: "Builder", frame: Frame, dz: "Value") -> None:
+    def _emit_bias_gradient(self, b: "Builder", f: Activation, y: "Value", dy: "Value") -> "Value":
+        """dz, and its sum over the outputs in the same pass where f allows it."""
+        assert self.bias is not None
+        together = f.piecewise_linear and not dy.pre_activation
+        dz = b.in_place(dy) if together else f.backward(b, y, dy)
+        db, add = b.gradient(self.bias)
+        b.emit(
+            activation.BiasBackward(
+                f.arguments if together else None, y.pixels, y.channels, y.slot, y.stride,
+                dy.slot if together else dz.slot, dy.stride if together else dz.stride,
+                dz.slot, dz.stride, db,
+                b.buffer(0, activation.BiasBackward.scratch(y.channels)), accumulate=add,
+            )
+        )  # fmt: skip
+        return dz
+
+    def _emit_weight_gradient(self, b: "Builder", frame: Frame, dz: "Value") -> None:
         assert self.weight is not None
         x = frame.saved.x
         geometry = self.geometry(x, x.stride, dz.stride, frame.saved.padded)
-        if self.bias is not None:
-            db, add = b.gradient(self.bias)
-            step = conv.BiasGradient(
-                pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch_size(dz.channels)),
-                accumulate=add,
-            )  # fmt: skip
-            b.emit(step)
         dw, add = b.gradient(self.weight)
         ends: dict[str, Any] = {"x": x.slot, "dy": dz.slot, "dw": dw, "accumulate": add}
         if algorithms.convolution(geometry, "weight_gradient", b.convolution) == "winograd":
