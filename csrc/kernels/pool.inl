@@ -11,7 +11,7 @@ typedef uint16_t shortvec __attribute__((vector_size(VLEN * sizeof(uint16_t))));
  * of 16 bits, as compilers know a vector conversion to twice the size */
 #define TAPS(TYPE, NAME)                                                                           \
     typedef TYPE NAME##_vec __attribute__((vector_size(VLEN * sizeof(TYPE))));                     \
-    INLINE vec load_##NAME(const TYPE *p, ptrdiff_t n)                                             \
+    INLINE ivec load_##NAME(const TYPE *p, ptrdiff_t n)                                            \
     {                                                                                              \
         TYPE lane[16] = {0};                                                                       \
         NAME##_vec taps;                                                                           \
@@ -24,8 +24,7 @@ typedef uint16_t shortvec __attribute__((vector_size(VLEN * sizeof(uint16_t))));
                     at += size;                                                                    \
                 }                                                                                  \
         __builtin_memcpy(&taps, lane, sizeof taps);                                                \
-        const ivec wide = __builtin_convertvector(__builtin_convertvector(taps, shortvec), ivec);  \
-        return __builtin_convertvector(wide, vec);                                                 \
+        return __builtin_convertvector(__builtin_convertvector(taps, shortvec), ivec);             \
     }                                                                                              \
     INLINE void store_##NAME(TYPE *p, vec a, ptrdiff_t n)                                          \
     {                                                                                              \
@@ -53,10 +52,16 @@ typedef struct {
     int bytes;
 } winners;
 
-INLINE vec load_taps(winners index, ptrdiff_t at, ptrdiff_t n)
+INLINE ivec load_taps(winners index, ptrdiff_t at, ptrdiff_t n)
 {
     return index.bytes == 1 ? load_taps8((const uint8_t *)index.p + at, n)
                             : load_taps16((const uint16_t *)index.p + at, n);
+}
+
+/* a where the winner is `tap`, else 0 */
+INLINE vec where_won(ivec winner, ptrdiff_t tap, vec a)
+{
+    return (vec)((ivec)a & (winner == (ivec){0} + (int)tap));
 }
 
 INLINE void store_taps(winners index, ptrdiff_t at, vec a, ptrdiff_t n)
@@ -213,12 +218,10 @@ INLINE void spread_lanes(ptrdiff_t n, real weight, const real *dy, winners index
                          ptrdiff_t tap, span w, real *dx, ptrdiff_t dx_stride)
 {
     const vec g = load_part(dy, n);
-    const vec winner = index.p ? load_taps(index, at, n) : v_zero();
+    const ivec winner = index.p ? load_taps(index, at, n) : (ivec){0};
     const vec share = v_mul(g, v_set1(weight));
     for (ptrdiff_t tw = w.lo; tw < w.hi; tw++)
-        store_part(dx + tw * dx_stride,
-                   index.p ? v_select(v_eq(winner, v_set1((real)(tap + tw))), g, v_zero()) : share,
-                   n);
+        store_part(dx + tw * dx_stride, index.p ? where_won(winner, tap + tw, g) : share, n);
 }
 
 INLINE void spread_pixels(ptrdiff_t channels, real weight, const real *dy, winners index,
@@ -282,11 +285,10 @@ INLINE vec gather_lanes(const fc_window *g, cover at, ptrdiff_t channels, ptrdif
                     (i * g->stride[0] * g->window[1] + j * g->stride[1]) * g->window[2] +
                     k * g->stride[2];
                 const vec a = load_part(dy + o * dy_stride + c, n);
-                if (index.p) {
-                    const vec winner = load_taps(index, o * channels + c, n);
-                    const mask won = v_eq(winner, v_set1((real)(at.tap - back)));
-                    sum = v_add(sum, v_select(won, a, v_zero()));
-                } else
+                if (index.p)
+                    sum = v_add(sum,
+                                where_won(load_taps(index, o * channels + c, n), at.tap - back, a));
+                else
                     sum = v_fma(a, v_set1(weight), sum);
             }
     return sum;
@@ -320,6 +322,7 @@ INLINE void gather_forms(const fc_window *g, cover at, ptrdiff_t channels, real 
     FORM(2, 1)
     FORM(2, 2)
     FORM(3, 3)
+
     gather_pixel(g, at, channels, weight, dy, dy_stride, index, dx);
 #undef FORM
 }
