@@ -22,6 +22,13 @@ typedef struct {
     ptrdiff_t row_step, pixel_step, first[2], last[2];
 } fc_tile;
 
+/* A pointwise activation that another kernel applies in its own pass: the arguments of
+ * activation_forward in kernels/activation.inl. */
+typedef struct {
+    int kind;
+    double alpha, beta, gamma;
+} fc_activation;
+
 #define real float
 #define fc_kernels fc_kernels_f32
 #include "table.inl"

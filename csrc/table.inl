@@ -38,6 +38,12 @@ typedef struct {
                                 const real *y, ptrdiff_t y_stride, const real *dy,
                                 ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
 
+    void (*activation_sums)(ptrdiff_t rows, ptrdiff_t cols, const fc_activation *f, const real *y,
+                            ptrdiff_t y_stride, const real *dy, ptrdiff_t dy_stride, real *dz,
+                            ptrdiff_t dz_stride, real *sum);
+    void (*sums_merge)(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t last,
+                       int accumulate, real *scratch, real *out);
+
     /* kernels/softmax.inl */
     void (*softmax_forward)(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
                             real *y, ptrdiff_t y_stride);
@@ -49,7 +55,7 @@ typedef struct {
                  ptrdiff_t y_stride);
     void (*fill)(ptrdiff_t rows, ptrdiff_t cols, real value, real *y, ptrdiff_t y_stride);
     void (*add)(ptrdiff_t rows, ptrdiff_t cols, const real *a, ptrdiff_t a_stride, const real *b,
-                ptrdiff_t b_stride, real *y, ptrdiff_t y_stride);
+                ptrdiff_t b_stride, const fc_activation *f, real *y, ptrdiff_t y_stride);
     void (*affine)(ptrdiff_t rows, ptrdiff_t cols, real scale, real offset, const real *x,
                    ptrdiff_t x_stride, real *y, ptrdiff_t y_stride);
     void (*cast)(int kind, ptrdiff_t count, const void *source, real *y);
@@ -57,10 +63,10 @@ typedef struct {
 
     /* kernels/pool.inl */
     void (*max_pool_forward)(const fc_window *g, ptrdiff_t channels, const real *x,
-                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, uint16_t *index,
-                             ptrdiff_t first, ptrdiff_t last);
+                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, void *index,
+                             int bytes, ptrdiff_t first, ptrdiff_t last);
     void (*max_pool_backward)(const fc_window *g, ptrdiff_t channels, const real *dy,
-                              ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                              ptrdiff_t dy_stride, const void *index, int bytes, real *dx,
                               ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
     void (*average_pool_forward)(const fc_window *g, ptrdiff_t channels, int count_padding,
                                  const real *x, ptrdiff_t x_stride, real *y, ptrdiff_t y_stride,
@@ -98,19 +104,20 @@ typedef struct {
                           ptrdiff_t last, real *scratch, real *mean, real *variance);
     void (*norm_forward)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x,
                          ptrdiff_t x_stride, const real *mean, const real *variance,
-                         const real *gamma, const real *beta, real *y, ptrdiff_t y_stride);
+                         const real *gamma, const real *beta, const real *r, ptrdiff_t r_stride,
+                         const fc_activation *f, real *y, ptrdiff_t y_stride);
     void (*norm_sums)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x, ptrdiff_t x_stride,
-                      const real *mean, const real *variance, const real *dy, ptrdiff_t dy_stride,
-                      real *sum, real *sum_xhat);
+                      const real *mean, const real *variance, const real *gamma, const real *beta,
+                      const fc_activation *f, const real *y, ptrdiff_t y_stride, const real *dy,
+                      ptrdiff_t dy_stride, real *dz, ptrdiff_t dz_stride, real *sum,
+                      real *sum_xhat);
     void (*norm_sums_merge)(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t last,
                             int accumulate, real *scratch, real *dgamma, real *dbeta);
     void (*norm_backward)(ptrdiff_t rows, ptrdiff_t cols, real eps, real weight, const real *x,
                           ptrdiff_t x_stride, const real *mean, const real *variance,
-                          const real *gamma, const real *sum, const real *sum_xhat, const real *dy,
+                          const real *gamma, const real *beta, const fc_activation *f,
+                          const real *sum, const real *sum_xhat, const real *dy,
                           ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
-    void (*norm_backward_constant)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *variance,
-                                   const real *gamma, const real *dy, ptrdiff_t dy_stride, real *dx,
-                                   ptrdiff_t dx_stride);
     void (*norm_update_running)(ptrdiff_t channels, real momentum, const real *batch,
                                 real *running);
 

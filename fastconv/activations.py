@@ -46,6 +46,18 @@ class Activation:
             return 2 if self.alpha <= 1 else None
         return None
 
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether other kernels can apply it, and its derivative, in their own pass."""
+        return self.name in ("relu", "leaky_relu")
+
+    @property
+    def arguments(self) -> tuple[int, float, float, float]:
+        """How a step is told of it: kind, alpha, beta and gamma."""
+        from fastconv._native import activation as native
+
+        return getattr(native, self.name.upper()), self.alpha, self.beta, self.gamma
+
     def forward(self, b: "Builder", x: "Value", y: "Value") -> None:
         """Emit y = f(x); x and y may be the same."""
         from fastconv._native import activation as native
@@ -53,13 +65,11 @@ class Activation:
         if self.name == "softmax":
             b.emit(native.SoftmaxForward(y.pixels, y.channels, x.slot, x.stride, y.slot, y.stride))
             return
-        kind = getattr(native, self.name.upper())
         b.emit(
             native.ActivationForward(
-                kind, self.alpha, self.beta, self.gamma, y.pixels, y.channels,
-                x.slot, x.stride, y.slot, y.stride,
+                *self.arguments, y.pixels, y.channels, x.slot, x.stride, y.slot, y.stride
             )
-        )  # fmt: skip
+        )
 
     def backward(self, b: "Builder", y: "Value", dy: "Value") -> "Value":
         """Emit the gradient at f's input from that at its output; returns its buffer."""
@@ -77,10 +87,9 @@ class Activation:
                 )
             )
             return dx
-        kind = getattr(native, self.name.upper())
         b.emit(
             native.ActivationBackward(
-                kind, self.alpha, self.beta, self.gamma, y.pixels, y.channels,
+                *self.arguments, y.pixels, y.channels,
                 y.slot, y.stride, dy.slot, dy.stride, dx.slot, dx.stride,
             )
         )  # fmt: skip

@@ -125,10 +125,9 @@ def conv2d_backward(
 def _bias_gradient(dy: Array) -> Array:
     channels = dy.shape[-1]
     db = np.empty(channels, dy.dtype)
-    scratch = np.empty(_conv.BiasGradient.scratch_size(channels), dy.dtype)
-    step = _conv.BiasGradient(
-        pixels=prod(dy.shape[1:-1]), channels=channels, dy=0, db=1, scratch=2
-    )  # fmt: skip
+    scratch = np.empty(_activation.BiasBackward.scratch(channels), dy.dtype)
+    pixels, c = prod(dy.shape[1:-1]), channels
+    step = _activation.BiasBackward(None, pixels, c, -1, c, 0, c, -1, c, 1, 2)
     _run(step, len(dy), dy, db, scratch)
     return db
 
@@ -299,7 +298,7 @@ def _pool_geometry(
 
 def _max_pool(x: Array, g: _pool.PoolGeometry) -> tuple[Array, Array]:
     y = np.empty((len(x), *g.out_size[1:], x.shape[-1]), x.dtype)
-    winner = np.empty(y.shape, np.uint16)
+    winner = np.empty(y.shape, f"u{g.index_size}")
     _run(_pool.MaxPoolForward(g, x=0, y=1, index=2), len(x), x, y, winner)
     return y, winner
 

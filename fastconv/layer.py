@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastconv import initializers, shapes
+from fastconv.activations import Activation
 from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
 
@@ -64,10 +65,16 @@ class Frame(SimpleNamespace):
     Attributes
     ----------
     inputs : list of Value
+        Behind those of the layer, a residual to be added to its result (batch norm alone).
     output : Value
         Set after ``forward``.
+    activation : Activation
+        To be applied to the result, for nodes that follow this one (`fastconv.fusion`).
     needs : list of bool
         For which inputs the gradient is wanted.
+    input_activation : Activation
+        That of the node which made the input: backward passes it too, as the input has no other
+        reader (max pooling alone).
     stream : int
         A number of this node's own: keeps the random numbers of two dropouts apart.
     saved : SimpleNamespace
@@ -79,6 +86,8 @@ class Frame(SimpleNamespace):
 
     inputs: "list[Value]"
     output: "Value"
+    activation: Activation
+    input_activation: Activation
     needs: list[bool]
     stream: int
     saved: SimpleNamespace

@@ -27,8 +27,9 @@ import numpy as np
 from fastconv import algorithms
 from fastconv._native import elementwise
 from fastconv._native.step import ALIGNMENT, Extent, Pass, Program, PythonStep, Step
+from fastconv.fusion import Unit, units
 from fastconv.graph import Graph
-from fastconv.layer import Frame, Layer, Node, Tensor
+from fastconv.layer import Frame, Layer, Tensor
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.input import InputLayer
 from fastconv.parameter import Parameter
@@ -356,6 +357,8 @@ class Builder:
 
     def add(self, values: Sequence[Value]) -> Value:
         """The sum of gradients in the order given, into the first that may be overwritten."""
+        if len(values) == 1:
+            return values[0]
         total = next((v for v in values if v.owned), None) or self.value(values[0].shape)
         rest = [v for v in values if v is not total]
         a = total if len(rest) < len(values) else rest.pop(0)
@@ -424,7 +427,7 @@ class Plan:
         self.double = double
         b = self._builder = Builder(training, backward, double, convolution)
         values: dict[Tensor, Value] = {}
-        frames: dict[Node, Frame] = {}
+        frames: dict[Unit, Frame] = {}
         known = {
             t: known_shape(shape, t.node.layer.name) for t, shape in graph.shapes(shapes).items()
         }
@@ -435,30 +438,33 @@ class Plan:
         values.update((t, i.value.shared()) for t, i in zip(graph.inputs, self.inputs, strict=True))
         b.placed = _concatenations(b, graph, known)
         wanted = _wants_gradient(graph, input_gradients)
-        dropped: dict[Tensor, Node] = {}  # what backward computes again, and who makes it
+        dropped: dict[Tensor, Unit] = {}  # what backward computes again, and who makes it
 
-        for number, node in enumerate(graph.nodes):
-            if isinstance(node.layer, InputLayer):
+        for unit in units(graph):
+            if isinstance(unit.layer, InputLayer):
                 continue
-            frame = frames[node] = Frame(
-                inputs=[values[tensor] for tensor in node.inputs],
-                needs=[backward and tensor in wanted for tensor in node.inputs],
-                stream=number,
+            frame = frames[unit] = Frame(
+                inputs=[values[tensor] for tensor in unit.inputs],
+                needs=[backward and tensor in wanted for tensor in unit.inputs],
+                activation=unit.activation,
+                input_activation=unit.input_activation,
+                stream=unit.number,
                 saved=SimpleNamespace(),
             )
             # a slice of a concatenation is kept with the whole
-            drop = backward and node.layer.name in recompute and node.output not in b.placed
+            named = all(layer.name in recompute for layer in unit.layers)
+            drop = backward and named and unit.output not in b.placed
             before = len(b.steps)
-            b.origin = Origin(node.layer.name, "forward")
-            b.tensor, b.keep = node.output, backward and not drop
-            frame.output = node.layer.forward(b, frame).shared()
+            b.origin = Origin(unit.layer.name, "forward")
+            b.tensor, b.keep = unit.output, backward and not drop
+            frame.output = unit.layer.forward(b, frame).shared()
             b.tensor, b.keep = None, backward
-            _agree(node.layer, "forward", frame.output, known[node.output])
-            values[node.output] = frame.output
+            _agree(unit.layer, "forward", frame.output, known[unit.output])
+            values[unit.output] = frame.output
             # another view of what is dropped, as Flatten gives, must not keep it alive
-            view = len(b.steps) == before and len(node.inputs) == 1
-            if drop or (view and node.inputs[0] in dropped):
-                dropped[node.output] = node
+            view = len(b.steps) == before and len(unit.inputs) == 1
+            if drop or (view and unit.inputs[0] in dropped):
+                dropped[unit.output] = unit
         self.outputs = [values[tensor] for tensor in graph.outputs]
         b.origin = Origin("loss", "loss")
         gradients: Sequence[Value | None] | None = heads(b, self.outputs) if heads else None
@@ -488,41 +494,41 @@ class Plan:
     def _backward(
         self,
         graph: Graph,
-        frames: dict[Node, Frame],
+        frames: dict[Unit, Frame],
         wanted: set[Tensor],
         gradients: Sequence[Value | None],
-        dropped: Mapping[Tensor, Node],
+        dropped: Mapping[Tensor, Unit],
     ) -> None:
         b = self._builder
-        restored: set[Node] = set()
+        restored: set[Unit] = set()
         parts: dict[Tensor, list[Value]] = {node.output: [] for node in graph.nodes}
         for tensor, value in zip(graph.outputs, gradients, strict=True):
             if value is not None:
                 parts[tensor].append(value)
-        for node in reversed(graph.nodes):
-            given = parts.pop(node.output)
-            if not given or node.output not in wanted:
+        for unit in reversed(list(frames)):
+            given = parts.pop(unit.output)
+            if not given or unit.output not in wanted:
                 continue
-            b.origin = Origin(node.layer.name, "backward")
-            dy = given[0] if len(given) == 1 else b.add(given)
-            if isinstance(node.layer, InputLayer):
-                self.input_gradients[graph.inputs.index(node.output)] = dy
-                continue
-            _restore(b, node, frames, dropped, restored)
-            frame = frames[node]
-            b.origin = Origin(node.layer.name, "backward")
-            given_back = node.layer.backward(b, frame, dy)
-            if len(given_back) != len(node.inputs):
+            b.origin = Origin(unit.layer.name, "backward")
+            dy = b.add(given)
+            _restore(b, unit, frames, dropped, restored)
+            frame = frames[unit]
+            b.origin = Origin(unit.layer.name, "backward")
+            given_back = unit.layer.backward(b, frame, dy)
+            if len(given_back) != len(unit.inputs):
                 raise ValueError(
-                    f"{node.layer.name}: backward returns {len(given_back)} gradients for "
-                    f"{len(node.inputs)} inputs"
+                    f"{unit.layer.name}: backward returns {len(given_back)} gradients for "
+                    f"{len(unit.inputs)} inputs"
                 )
             for tensor, x, need, dx in zip(
-                node.inputs, frame.inputs, frame.needs, given_back, strict=True
+                unit.inputs, frame.inputs, frame.needs, given_back, strict=True
             ):
                 if need and dx is not None:
-                    _agree(node.layer, "backward", dx, x.shape)
+                    _agree(unit.layer, "backward", dx, x.shape)
                     parts[tensor].append(dx)
+        for i, tensor in enumerate(graph.inputs):
+            if tensor in wanted and parts[tensor]:
+                self.input_gradients[i] = b.add(parts[tensor])
 
     # -- memory -------------------------------------------------------------------------------
 
@@ -683,33 +689,33 @@ def _lay_out(buffers: Sequence[Buffer], sizes: Mapping[int, int]) -> tuple[dict[
 
 def _restore(
     b: Builder,
-    node: Node,
-    frames: dict[Node, Frame],
-    dropped: Mapping[Tensor, Node],
-    restored: set[Node],
+    unit: Unit,
+    frames: dict[Unit, Frame],
+    dropped: Mapping[Tensor, Unit],
+    restored: set[Unit],
 ) -> None:
-    """Give the frame of a node what backward may read and forward did not keep.
+    """Give the frame of a unit what backward may read and forward did not keep.
 
     Dropped values are made anew, each once, from what was kept or was made anew before: by the same
     steps from the same numbers, so they are the same bits. ``first`` of a second frame is what the
     first forward saved.
     """
-    if node in restored:
+    if unit in restored:
         return
-    restored.add(node)
-    frame = frames[node]
+    restored.add(unit)
+    frame = frames[unit]
     inputs = list(frame.inputs)
-    for i, tensor in enumerate(node.inputs):
+    for i, tensor in enumerate(unit.inputs):
         if tensor in dropped:
             _restore(b, dropped[tensor], frames, dropped, restored)
             inputs[i] = frames[dropped[tensor]].output
-    if node.output not in dropped:
+    if unit.output not in dropped:
         frame.inputs = inputs
         return
     anew = {"inputs": inputs, "saved": SimpleNamespace(), "first": frame.saved}
-    second = frames[node] = Frame(**{**vars(frame), **anew})
-    b.origin = Origin(node.layer.name, "forward again")
-    second.output = node.layer.forward(b, second).shared()
+    second = frames[unit] = Frame(**{**vars(frame), **anew})
+    b.origin = Origin(unit.layer.name, "forward again")
+    second.output = unit.layer.forward(b, second).shared()
 
 
 def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:

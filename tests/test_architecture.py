@@ -38,6 +38,7 @@ FLOORS = {
     "schedules.py": 3,
     "functional.py": 4,
     "data.py": 4,
+    "fusion.py": 4,
     "graph.py": 4,
     "plan.py": 4,
     "onnx/importer.py": 7,

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import reference
-from kernel_tools import CHANNELS, Tensor, close, dtype, empty, randoms, run, same_for_all_teams
+from kernel_tools import (
+    CHANNELS,
+    LANES,
+    Tensor,
+    close,
+    dtype,
+    empty,
+    randoms,
+    run,
+    same_for_all_teams,
+)
 
 from fastconv._native import activation as native
 
@@ -204,3 +214,44 @@ def test_bad_arguments_are_named(change, name):
     native.ActivationForward(**good)
     with pytest.raises(ValueError, match=name):
         native.ActivationForward(**{**good, **change})
+
+
+@pytest.mark.parametrize("case", ["linear", "relu", "relu_capped", "leaky_relu"])
+@pytest.mark.parametrize("channels", [*CHANNELS, 8 * LANES, 65 * LANES + 1])
+@pytest.mark.parametrize("gap", [0, 3])
+def test_bias_and_mask_in_one_pass(dtype, case, channels, gap):
+    kind, alpha, beta, gamma, f, gradient = CASES[case]
+    n, pixels, s = 3, 61, channels + gap
+    x, dy = (randoms((n, pixels, channels), i).astype(dtype) for i in range(2))
+    y, tdy, dz = Tensor(f(x), dtype, s), Tensor(dy, dtype, s), empty(x.shape, dtype, s)
+    scratch = empty((1, native.BiasBackward.scratch(channels)), dtype)
+    expected = gradient(x, dy)
+
+    def backward(db, dz, where, **options):
+        linear = kind == native.LINEAR
+        activation = None if linear else (kind, alpha, beta, gamma)
+        slots = {0: y, 1: tdy, 2: dz, 3: db, 4: scratch}
+        step = native.BiasBackward(
+            activation, pixels, channels, 0, s, 1, s, where, s, 3, 4, **options
+        )
+        touched = {extent.slot for extent in (*step.reads, *step.writes)}
+        run(step, {slot: t for slot, t in slots.items() if slot in touched}, n)
+        return db.values[0], dy if linear else slots[where].values
+
+    db, got = backward(empty((1, channels), dtype), dz, 2)
+    close(db, expected.astype(float).sum((0, 1)), dtype)
+    close(got, expected, dtype)
+    same_for_all_teams(lambda: [backward(empty((1, channels), dtype), dz, 2)[0]])
+    tens = Tensor(np.full((1, channels), 10.0), dtype)
+    db, got = backward(tens, dz, 1, accumulate=True)  # in place
+    close(db, 10 + expected.astype(float).sum((0, 1)), dtype)
+    close(got, expected, dtype)
+
+
+def test_bad_bias_backward():
+    good = (None, 4, 3, 0, 3, 1, 3, 2, 3, 3, 4)
+    native.BiasBackward(*good)
+    for place, value, name in ((0, (native.TANH, 0, 0, 0), "activation"), (1, 0, "pixels"),
+                               (6, 2, "dy_stride")):  # fmt: skip
+        with pytest.raises(ValueError, match=name):
+            native.BiasBackward(*good[:place], value, *good[place + 1 :])

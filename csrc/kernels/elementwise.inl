@@ -27,19 +27,27 @@ static void fill(ptrdiff_t rows, ptrdiff_t cols, real value, real *y, ptrdiff_t 
     }
 }
 
-/* y = a + b; y may be either. */
-static void add(ptrdiff_t rows, ptrdiff_t cols, const real *a, ptrdiff_t a_stride, const real *b,
-                ptrdiff_t b_stride, real *y, ptrdiff_t y_stride)
+INLINE void add_form(const int kind, ptrdiff_t rows, ptrdiff_t cols, const real *a,
+                     ptrdiff_t a_stride, const real *b, ptrdiff_t b_stride, const fc_activation *f,
+                     real *y, ptrdiff_t y_stride)
 {
-    for (ptrdiff_t r = 0; r < rows; r++, a += a_stride, b += b_stride, y += y_stride) {
-        ptrdiff_t i = 0;
-        for (; i + VLEN <= cols; i += VLEN)
-            v_store(y + i, v_add(v_load(a + i), v_load(b + i)));
-        if (i < cols) {
-            const ptrdiff_t n = cols - i;
-            v_store_tail(y + i, v_add(v_load_tail(a + i, n), v_load_tail(b + i, n)), n);
+    const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
+    const vec threshold = v_set1((real)f->gamma);
+    for (ptrdiff_t r = 0; r < rows; r++, a += a_stride, b += b_stride, y += y_stride)
+        for (ptrdiff_t i = 0; i < cols; i += VLEN) {
+            const ptrdiff_t n = cols - i < VLEN ? cols - i : VLEN;
+            const vec sum = v_add(load_part(a + i, n), load_part(b + i, n));
+            store_part(y + i, activation_value(kind, sum, alpha, cap, threshold), n);
         }
-    }
+}
+
+/* y = f(a + b); y may be either. */
+static void add(ptrdiff_t rows, ptrdiff_t cols, const real *a, ptrdiff_t a_stride, const real *b,
+                ptrdiff_t b_stride, const fc_activation *f, real *y, ptrdiff_t y_stride)
+{
+#define WITH(KIND) add_form(KIND, rows, cols, a, a_stride, b, b_stride, f, y, y_stride);
+    FOR_KINDS(WITH)
+#undef WITH
 }
 
 /* y = scale · x + offset; y may be x. */

@@ -7,61 +7,114 @@
  * stand one after the other in scratch[piece][2][channels].
  *
  * With g = dy: dbeta = Σ g, dgamma = Σ g x̂ and, mean and variance being functions of x,
- * dx = gamma / sqrt(variance + eps) · (g − dbeta / rows − x̂ dgamma / rows). */
+ * dx = gamma / sqrt(variance + eps) · (g − dbeta / rows − x̂ dgamma / rows).
+ *
+ * What stands behind the normalisation may go with it in one pass, with a residual r and a piecewise
+ * linear activation f: y = f(gamma x̂ + beta + r). Then g = dy f', where f' is taken from y; without
+ * a residual, y is computed again from x, to the same bits, instead of being read. */
 
-/* rows whose sums are taken alone: short sums, and a block read twice stays in the nearest cache */
-#define NORM_BLOCK 128
+/* rows that are read twice, from the nearest cache, to know about where the mean lies */
+#define NORM_FIRST 16
 
-/* nv vectors of columns, the last with n ≤ VLEN of them: blocks of rows, merged in order */
-INLINE void moments_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *x,
-                         ptrdiff_t x_stride, real *mean, real *m2)
+/* elements of the rows that are summed together, and the most columns of them */
+#define NORM_STRETCH 4096
+#define NORM_COLUMNS 2048
+
+/* nv vectors of columns, n in the last: sum += Σ (x − centre), square += Σ (x − centre)² */
+INLINE void deviations_form(const int nv, ptrdiff_t n, ptrdiff_t rows, const real *x,
+                            ptrdiff_t x_stride, const real *centre, real *sum, real *square)
 {
-    vec all_mean[4], all_m2[4], centre[4], sum[4];
-    for (int v = 0; v < nv; v++)
-        all_mean[v] = all_m2[v] = v_zero();
-    for (ptrdiff_t first = 0; first < rows; first += NORM_BLOCK, x += NORM_BLOCK * x_stride) {
-        const ptrdiff_t count = rows - first < NORM_BLOCK ? rows - first : NORM_BLOCK;
-        for (int v = 0; v < nv; v++)
-            centre[v] = sum[v] = v_zero();
-        for (ptrdiff_t r = 0; r < count; r++)
-            for (int v = 0; v < nv; v++)
-                centre[v] = v_add(centre[v],
-                                  load_part(x + r * x_stride + v * VLEN, v == nv - 1 ? n : VLEN));
-        for (int v = 0; v < nv; v++)
-            centre[v] = v_mul(centre[v], v_set1(1 / (real)count));
-        for (ptrdiff_t r = 0; r < count; r++)
-            for (int v = 0; v < nv; v++) {
-                const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, v == nv - 1 ? n : VLEN),
-                                    centre[v]);
-                sum[v] = v_fma(d, d, sum[v]);
-            }
-        const real share = (real)count / (real)(first + count);
-        const vec to = v_set1(share), weight = v_set1((real)first * share);
-        for (int v = 0; v < nv; v++) {
-            const vec delta = v_sub(centre[v], all_mean[v]);
-            all_mean[v] = v_fma(delta, to, all_mean[v]);
-            all_m2[v] = v_add(v_add(all_m2[v], sum[v]), v_mul(v_mul(delta, delta), weight));
-        }
-    }
+    vec from[8], s[8], q[8];
     for (int v = 0; v < nv; v++) {
-        store_part(mean + v * VLEN, all_mean[v], v == nv - 1 ? n : VLEN);
-        store_part(m2 + v * VLEN, all_m2[v], v == nv - 1 ? n : VLEN);
+        const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+        from[v] = load_part(centre + c, k);
+        s[v] = load_part(sum + c, k);
+        q[v] = load_part(square + c, k);
+    }
+    for (ptrdiff_t r = 0; r < rows; r++, x += x_stride)
+        for (int v = 0; v < nv; v++) {
+            const vec d = v_sub(load_part(x + v * VLEN, v == nv - 1 ? n : VLEN), from[v]);
+            s[v] = v_add(s[v], d);
+            q[v] = v_fma(d, d, q[v]);
+        }
+    for (int v = 0; v < nv; v++) {
+        store_part(sum + v * VLEN, s[v], v == nv - 1 ? n : VLEN);
+        store_part(square + v * VLEN, q[v], v == nv - 1 ? n : VLEN);
     }
 }
 
-/* mean[c] and m2[c] = Σ (x − mean)² of one piece, c < cols. */
+/* Brings rows into the nearest cache, line after line: the one order in which memory is fast. */
+INLINE void fetch_rows(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, x += x_stride)
+        for (ptrdiff_t c = 0; c < cols; c += 64 / (ptrdiff_t)sizeof(real))
+            (void)*(const volatile real *)(x + c);
+}
+
+/* The sums of some rows from zero, in stretches of memory that the nearest cache holds. */
+INLINE void deviations(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
+                       const real *centre, real *sum, real *square)
+{
+    const ptrdiff_t stretch = cols < NORM_STRETCH ? NORM_STRETCH / cols : 1;
+    const int one_form = cols <= VLEN || (cols <= 8 * VLEN && (cols & (cols - 1)) == 0);
+    for (ptrdiff_t c = 0; c < cols; c++)
+        sum[c] = square[c] = 0;
+    for (ptrdiff_t r = 0; r < rows; r += stretch) {
+        const ptrdiff_t count = rows - r < stretch ? rows - r : stretch;
+        const real *p = x + r * x_stride;
+        ptrdiff_t c = 0;
+        if (!one_form)
+            fetch_rows(count, cols, p, x_stride);
+#define FORM(NV, N) deviations_form(NV, N, count, p + c, x_stride, centre + c, sum + c, square + c)
+        for (; c + 8 * VLEN <= cols; c += 8 * VLEN)
+            FORM(8, VLEN);
+        for (; c + 4 * VLEN <= cols; c += 4 * VLEN)
+            FORM(4, VLEN);
+        for (; c + 2 * VLEN <= cols; c += 2 * VLEN)
+            FORM(2, VLEN);
+        for (; c + VLEN <= cols; c += VLEN)
+            FORM(1, VLEN);
+        if (c < cols)
+            FORM(1, cols - c);
+#undef FORM
+    }
+}
+
+/* mean[c] and m2[c] = Σ (x − mean)² of one piece, c < cols ≤ NORM_COLUMNS. The first rows are read
+ * twice, for their mean and then for their deviations from it. Each further block is read once, as
+ * deviations from the mean so far, and merged: what taking the block's own mean from them loses is
+ * rounding of a square of which the merge adds at least half again. */
+INLINE void moments_part(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
+                         real *mean, real *m2)
+{
+    real sum[NORM_COLUMNS], square[NORM_COLUMNS];
+    ptrdiff_t count = rows < NORM_FIRST ? rows : NORM_FIRST;
+    for (ptrdiff_t c = 0; c < cols; c++)
+        mean[c] = m2[c] = 0;
+    deviations(count, cols, x, x_stride, mean, sum, square);
+    for (ptrdiff_t c = 0; c < cols; c++)
+        mean[c] = sum[c] / (real)count;
+    for (ptrdiff_t first = 0; first < rows; first += count, count = SUM_BLOCK) {
+        count = rows - first < count ? rows - first : count;
+        const real share = 1 / (real)(first + count), weight = (real)first * (real)count * share;
+        deviations(count, cols, x + first * x_stride, x_stride, mean, sum, square);
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            const real delta = sum[c] / (real)count; /* of the block's mean from that so far */
+            const real own = square[c] - sum[c] * delta;
+            m2[c] += (own < 0 ? 0 : own) + delta * delta * weight;
+            mean[c] += sum[c] * share;
+        }
+    }
+}
+
+/* mean[c] and m2[c] = Σ (x − mean)² of one piece, c < cols: what a caller who has some rows at hand
+ * may compute, to be merged with the other pieces. */
 static void moments(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *mean,
                     real *m2)
 {
-    ptrdiff_t c = 0;
-    for (; c + 4 * VLEN <= cols; c += 4 * VLEN)
-        moments_form(4, VLEN, rows, x + c, x_stride, mean + c, m2 + c);
-    for (; c + 2 * VLEN <= cols; c += 2 * VLEN)
-        moments_form(2, VLEN, rows, x + c, x_stride, mean + c, m2 + c);
-    for (; c + VLEN <= cols; c += VLEN)
-        moments_form(1, VLEN, rows, x + c, x_stride, mean + c, m2 + c);
-    if (c < cols)
-        moments_form(1, cols - c, rows, x + c, x_stride, mean + c, m2 + c);
+    for (ptrdiff_t c = 0; c < cols; c += NORM_COLUMNS)
+        moments_part(rows, cols - c < NORM_COLUMNS ? cols - c : NORM_COLUMNS, x + c, x_stride,
+                     mean + c, m2 + c);
 }
 
 /* Merges the pieces (of `piece` rows each, the last one shorter) of channels [first, last) into
@@ -96,71 +149,94 @@ INLINE vec norm_scale(const real *variance, const real *gamma, real eps, ptrdiff
     return v_div(gamma ? load_part(gamma, n) : v_set1(1), deviation);
 }
 
-INLINE void norm_forward_form(const int nv, ptrdiff_t n, ptrdiff_t rows, real eps, const real *x,
-                              ptrdiff_t x_stride, const real *mean, const real *variance,
-                              const real *gamma, const real *beta, real *y, ptrdiff_t y_stride)
+/* y before the activation, to the same bits in every kernel */
+INLINE vec norm_value(vec x, vec centre, vec scale, vec shift)
 {
-    vec centre[4], scale[4], shift[4];
+    return v_fma(v_sub(x, centre), scale, shift);
+}
+
+INLINE void norm_forward_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows, real eps,
+                              const real *x, ptrdiff_t x_stride, const real *mean,
+                              const real *variance, const real *gamma, const real *beta,
+                              const real *r, ptrdiff_t r_stride, const fc_activation *f, real *y,
+                              ptrdiff_t y_stride)
+{
+    const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
+    const vec threshold = v_set1((real)f->gamma);
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
     for (int v = 0; v < nv; v++) {
         const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
         centre[v] = load_part(mean + c, k);
         scale[v] = norm_scale(variance + c, gamma ? gamma + c : NULL, eps, k);
         shift[v] = beta ? load_part(beta + c, k) : v_zero();
     }
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t i = 0; i < rows; i++, x += x_stride, y += y_stride, r += r ? r_stride : 0)
         for (int v = 0; v < nv; v++) {
-            const ptrdiff_t k = v == nv - 1 ? n : VLEN;
-            const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, k), centre[v]);
-            store_part(y + r * y_stride + v * VLEN, v_fma(d, scale[v], shift[v]), k);
+            const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+            vec a = norm_value(load_part(x + c, k), centre[v], scale[v], shift[v]);
+            if (r)
+                a = v_add(a, load_part(r + c, k));
+            store_part(y + c, activation_value(kind, a, alpha, cap, threshold), k);
         }
 }
 
-/* y = gamma (x − mean) / sqrt(variance + eps) + beta; gamma and beta may be NULL, y may be x. */
+/* y = f(gamma (x − mean) / sqrt(variance + eps) + beta + r); gamma, beta and the residual r may be
+ * NULL, y may be x. */
 static void norm_forward(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x,
                          ptrdiff_t x_stride, const real *mean, const real *variance,
-                         const real *gamma, const real *beta, real *y, ptrdiff_t y_stride)
+                         const real *gamma, const real *beta, const real *r, ptrdiff_t r_stride,
+                         const fc_activation *f, real *y, ptrdiff_t y_stride)
 {
-    for (ptrdiff_t c = 0; c < cols;) {
-        const ptrdiff_t left = cols - c;
-        const real *g = gamma ? gamma + c : NULL, *b = beta ? beta + c : NULL;
-        if (left >= 4 * VLEN) {
-            norm_forward_form(4, VLEN, rows, eps, x + c, x_stride, mean + c, variance + c, g, b,
-                              y + c, y_stride);
-            c += 4 * VLEN;
-        } else if (left >= 2 * VLEN) {
-            norm_forward_form(2, VLEN, rows, eps, x + c, x_stride, mean + c, variance + c, g, b,
-                              y + c, y_stride);
-            c += 2 * VLEN;
-        } else if (left >= VLEN) {
-            norm_forward_form(1, VLEN, rows, eps, x + c, x_stride, mean + c, variance + c, g, b,
-                              y + c, y_stride);
-            c += VLEN;
-        } else {
-            norm_forward_form(1, left, rows, eps, x + c, x_stride, mean + c, variance + c, g, b,
-                              y + c, y_stride);
-            c = cols;
-        }
-    }
+#define FORM(NV, N)                                                                                \
+    norm_forward_form(NV, N, kind, rows, eps, x + c, x_stride, mean + c, variance + c,             \
+                      gamma ? gamma + c : NULL, beta ? beta + c : NULL, r ? r + c : NULL,          \
+                      r_stride, f, y + c, y_stride)
+#define WITH(KIND)                                                                                 \
+    const int kind = KIND;                                                                         \
+    FOR_COLUMNS(FORM)
+    FOR_KINDS(WITH)
+#undef WITH
+#undef FORM
 }
 
-INLINE void norm_sums_form(const int nv, ptrdiff_t n, ptrdiff_t rows, real eps, const real *x,
-                           ptrdiff_t x_stride, const real *mean, const real *variance,
-                           const real *dy, ptrdiff_t dy_stride, real *sum, real *sum_xhat)
+INLINE void norm_sums_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows, real eps,
+                           const real *x, ptrdiff_t x_stride, const real *mean,
+                           const real *variance, const real *gamma, const real *beta,
+                           const fc_activation *f, const real *y, ptrdiff_t y_stride,
+                           const real *dy, ptrdiff_t dy_stride, real *dz, ptrdiff_t dz_stride,
+                           real *sum, real *sum_xhat)
 {
-    vec centre[4], all[4], all_x[4], s[4], sx[4];
+    const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
+    const vec threshold = v_set1((real)f->gamma);
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
+    vec all[WIDEST], all_x[WIDEST], s[WIDEST], sx[WIDEST];
     for (int v = 0; v < nv; v++) {
-        centre[v] = load_part(mean + v * VLEN, v == nv - 1 ? n : VLEN);
-        all[v] = all_x[v] = v_zero();
+        const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+        centre[v] = load_part(mean + c, k);
+        all[v] = all_x[v] = scale[v] = shift[v] = v_zero();
+        if (kind != ACTIVATION_LINEAR && !y) {
+            scale[v] = norm_scale(variance + c, gamma ? gamma + c : NULL, eps, k);
+            shift[v] = beta ? load_part(beta + c, k) : v_zero();
+        }
     }
-    for (ptrdiff_t r = 0; r < rows;) {
-        const ptrdiff_t end = rows - r < NORM_BLOCK ? rows : r + NORM_BLOCK;
+    for (ptrdiff_t i = 0; i < rows;) {
+        const ptrdiff_t end = rows - i < SUM_BLOCK ? rows : i + SUM_BLOCK;
         for (int v = 0; v < nv; v++)
             s[v] = sx[v] = v_zero();
-        for (; r < end; r++)
+        for (; i < end; i++)
             for (int v = 0; v < nv; v++) {
-                const ptrdiff_t k = v == nv - 1 ? n : VLEN;
-                const vec g = load_part(dy + r * dy_stride + v * VLEN, k);
-                const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, k), centre[v]);
+                const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+                const vec a = load_part(x + i * x_stride + c, k), d = v_sub(a, centre[v]);
+                vec g = load_part(dy + i * dy_stride + c, k);
+                if (kind != ACTIVATION_LINEAR) {
+                    const vec b =
+                        y ? load_part(y + i * y_stride + c, k)
+                          : activation_value(kind, norm_value(a, centre[v], scale[v], shift[v]),
+                                             alpha, cap, threshold);
+                    g = activation_gradient(kind, b, g, alpha, cap);
+                    if (dz)
+                        store_part(dz + i * dz_stride + c, g, k);
+                }
                 s[v] = v_add(s[v], g);
                 sx[v] = v_fma(g, d, sx[v]);
             }
@@ -176,21 +252,24 @@ INLINE void norm_sums_form(const int nv, ptrdiff_t n, ptrdiff_t rows, real eps, 
     }
 }
 
-/* sum[c] = Σ dy and sum_xhat[c] = Σ dy x̂ of one piece. */
+/* sum[c] = Σ g and sum_xhat[c] = Σ g x̂ of one piece, g = dy f'. The derivative is taken from y, or
+ * from x where y is NULL (no residual). dz = g, where it is not NULL and f not linear; it may be dy. */
 static void norm_sums(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x, ptrdiff_t x_stride,
-                      const real *mean, const real *variance, const real *dy, ptrdiff_t dy_stride,
-                      real *sum, real *sum_xhat)
+                      const real *mean, const real *variance, const real *gamma, const real *beta,
+                      const fc_activation *f, const real *y, ptrdiff_t y_stride, const real *dy,
+                      ptrdiff_t dy_stride, real *dz, ptrdiff_t dz_stride, real *sum, real *sum_xhat)
 {
-    ptrdiff_t c = 0;
-    for (; c + 4 * VLEN <= cols; c += 4 * VLEN)
-        norm_sums_form(4, VLEN, rows, eps, x + c, x_stride, mean + c, variance + c, dy + c,
-                       dy_stride, sum + c, sum_xhat + c);
-    for (; c + VLEN <= cols; c += VLEN)
-        norm_sums_form(1, VLEN, rows, eps, x + c, x_stride, mean + c, variance + c, dy + c,
-                       dy_stride, sum + c, sum_xhat + c);
-    if (c < cols)
-        norm_sums_form(1, cols - c, rows, eps, x + c, x_stride, mean + c, variance + c, dy + c,
-                       dy_stride, sum + c, sum_xhat + c);
+#define FORM(NV, N)                                                                                \
+    norm_sums_form(NV, N, kind, rows, eps, x + c, x_stride, mean + c, variance + c,                \
+                   gamma ? gamma + c : NULL, beta ? beta + c : NULL, f, y ? y + c : NULL,          \
+                   y_stride, dy + c, dy_stride, dz ? dz + c : NULL, dz_stride, sum + c,            \
+                   sum_xhat + c)
+#define WITH(KIND)                                                                                 \
+    const int kind = KIND;                                                                         \
+    FOR_COLUMNS(FORM)
+    FOR_KINDS(WITH)
+#undef WITH
+#undef FORM
 }
 
 /* Adds the pieces of channels [first, last) up, pairwise, into scratch's first piece, and that into
@@ -214,70 +293,72 @@ static void norm_sums_merge(ptrdiff_t pieces, ptrdiff_t channels, ptrdiff_t firs
         dgamma[c] = accumulate ? dgamma[c] + scratch[channels + c] : scratch[channels + c];
 }
 
-INLINE void norm_backward_form(const int nv, ptrdiff_t n, ptrdiff_t rows, real eps, real weight,
-                               const real *x, ptrdiff_t x_stride, const real *mean,
-                               const real *variance, const real *gamma, const real *sum,
-                               const real *sum_xhat, const real *dy, ptrdiff_t dy_stride, real *dx,
-                               ptrdiff_t dx_stride)
+#ifndef __clang__ /* gcc does not see that two loops over nv meet the same vectors */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+INLINE void norm_backward_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows, real eps,
+                               real weight, const real *x, ptrdiff_t x_stride, const real *mean,
+                               const real *variance, const real *gamma, const real *beta,
+                               const fc_activation *f, const real *sum, const real *sum_xhat,
+                               const real *dy, ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride)
 {
-    vec centre[2], scale[2], constant[2], slope[2];
+    const vec alpha = v_set1((real)f->alpha), cap = v_set1((real)f->beta);
+    const vec threshold = v_set1((real)f->gamma);
+    vec centre[WIDEST], scale[WIDEST], shift[WIDEST];
+    vec constant[WIDEST], slope[WIDEST];
     for (int v = 0; v < nv; v++) {
         const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
         centre[v] = load_part(mean + c, k);
         scale[v] = norm_scale(variance + c, gamma ? gamma + c : NULL, eps, k);
-        constant[v] = v_mul(load_part(sum + c, k), v_set1(weight));
-        slope[v] = v_mul(v_mul(load_part(sum_xhat + c, k), v_set1(weight)),
-                         norm_scale(variance + c, NULL, eps, k));
+        shift[v] = beta ? load_part(beta + c, k) : v_zero();
+        constant[v] = slope[v] = v_zero();
+        if (sum) {
+            constant[v] = v_mul(load_part(sum + c, k), v_set1(weight));
+            slope[v] = v_mul(v_mul(load_part(sum_xhat + c, k), v_set1(weight)),
+                             norm_scale(variance + c, NULL, eps, k));
+        }
     }
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t i = 0; i < rows; i++, x += x_stride, dy += dy_stride, dx += dx_stride)
         for (int v = 0; v < nv; v++) {
-            const ptrdiff_t k = v == nv - 1 ? n : VLEN;
-            const vec d = v_sub(load_part(x + r * x_stride + v * VLEN, k), centre[v]);
-            const vec g = v_sub(load_part(dy + r * dy_stride + v * VLEN, k), constant[v]);
-            store_part(dx + r * dx_stride + v * VLEN, v_mul(scale[v], v_sub(g, v_mul(d, slope[v]))),
-                       k);
+            const ptrdiff_t c = v * VLEN, k = v == nv - 1 ? n : VLEN;
+            const vec a = load_part(x + c, k), d = v_sub(a, centre[v]);
+            vec g = load_part(dy + c, k);
+            if (kind != ACTIVATION_LINEAR) {
+                const vec b = norm_value(a, centre[v], scale[v], shift[v]);
+                g = activation_gradient(kind, activation_value(kind, b, alpha, cap, threshold), g,
+                                        alpha, cap);
+            }
+            if (sum)
+                g = v_sub(v_sub(g, constant[v]), v_mul(d, slope[v]));
+            store_part(dx + c, v_mul(scale[v], g), k);
         }
 }
 
-/* dx = gamma / sqrt(variance + eps) · (dy − weight sum − x̂ weight sum_xhat), weight = 1 / all rows;
- * gamma may be NULL, dx may be dy. */
+/* dx = gamma / sqrt(variance + eps) · (g − weight sum − x̂ weight sum_xhat), weight = 1 / all rows;
+ * without the sums (NULL) where mean and variance are constants. g = dy f', f' taken from x; gamma
+ * and beta may be NULL, dx may be dy. */
 static void norm_backward(ptrdiff_t rows, ptrdiff_t cols, real eps, real weight, const real *x,
                           ptrdiff_t x_stride, const real *mean, const real *variance,
-                          const real *gamma, const real *sum, const real *sum_xhat, const real *dy,
+                          const real *gamma, const real *beta, const fc_activation *f,
+                          const real *sum, const real *sum_xhat, const real *dy,
                           ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride)
 {
-    for (ptrdiff_t c = 0; c < cols;) {
-        const ptrdiff_t left = cols - c;
-        const real *g = gamma ? gamma + c : NULL;
-        if (left >= 2 * VLEN) {
-            norm_backward_form(2, VLEN, rows, eps, weight, x + c, x_stride, mean + c, variance + c,
-                               g, sum + c, sum_xhat + c, dy + c, dy_stride, dx + c, dx_stride);
-            c += 2 * VLEN;
-        } else if (left >= VLEN) {
-            norm_backward_form(1, VLEN, rows, eps, weight, x + c, x_stride, mean + c, variance + c,
-                               g, sum + c, sum_xhat + c, dy + c, dy_stride, dx + c, dx_stride);
-            c += VLEN;
-        } else {
-            norm_backward_form(1, left, rows, eps, weight, x + c, x_stride, mean + c, variance + c,
-                               g, sum + c, sum_xhat + c, dy + c, dy_stride, dx + c, dx_stride);
-            c = cols;
-        }
-    }
+#define FORM(NV, N)                                                                                \
+    norm_backward_form(NV, N, kind, rows, eps, weight, x + c, x_stride, mean + c, variance + c,    \
+                       gamma ? gamma + c : NULL, beta ? beta + c : NULL, f, sum ? sum + c : NULL,  \
+                       sum ? sum_xhat + c : NULL, dy + c, dy_stride, dx + c, dx_stride)
+#define WITH(KIND)                                                                                 \
+    const int kind = KIND;                                                                         \
+    FOR_COLUMNS(FORM)
+    FOR_KINDS(WITH)
+#undef WITH
+#undef FORM
 }
 
-/* dx = gamma / sqrt(variance + eps) · dy: the gradient where the statistics are constants. */
-static void norm_backward_constant(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *variance,
-                                   const real *gamma, const real *dy, ptrdiff_t dy_stride, real *dx,
-                                   ptrdiff_t dx_stride)
-{
-    for (ptrdiff_t c = 0; c < cols; c += VLEN) {
-        const ptrdiff_t n = cols - c < VLEN ? cols - c : VLEN;
-        const vec scale = norm_scale(variance + c, gamma ? gamma + c : NULL, eps, n);
-        for (ptrdiff_t r = 0; r < rows; r++)
-            store_part(dx + r * dx_stride + c, v_mul(scale, load_part(dy + r * dy_stride + c, n)),
-                       n);
-    }
-}
+#ifndef __clang__
+#pragma GCC diagnostic pop
+#endif
 
 /* running = momentum · running + (1 − momentum) · batch */
 static void norm_update_running(ptrdiff_t channels, real momentum, const real *batch, real *running)

@@ -2,40 +2,74 @@
  *
  * The backward kernels gather: every input pixel sums over the windows that cover it, so dx is
  * written once, overlap loses nothing, and rows are free of races. A window's *tap* is its pixel's
- * number (td · KH + th) · KW + tw; forward notes the winning tap as uint16, 2 bytes beside y's 4. */
+ * number (td · KH + th) · KW + tw; forward notes the winning tap in one byte beside y's
+ * four, in two where a window has more than 256 pixels. */
 
-typedef uint16_t u16vec __attribute__((vector_size(VLEN * sizeof(uint16_t))));
+typedef uint16_t shortvec __attribute__((vector_size(VLEN * sizeof(uint16_t))));
 
-/* n ≤ VLEN ≤ 16 of them, a tail in steps of known size */
-INLINE vec load_taps(const uint16_t *p, ptrdiff_t n)
+/* n ≤ VLEN ≤ 16 winning taps, a tail in steps of known size; bytes by way
+ * of 16 bits, as compilers know a vector conversion to twice the size */
+#define TAPS(TYPE, NAME)                                                                           \
+    typedef TYPE NAME##_vec __attribute__((vector_size(VLEN * sizeof(TYPE))));                     \
+    INLINE ivec load_##NAME(const TYPE *p, ptrdiff_t n)                                            \
+    {                                                                                              \
+        TYPE lane[16] = {0};                                                                       \
+        NAME##_vec taps;                                                                           \
+        if (n == VLEN)                                                                             \
+            __builtin_memcpy(lane, p, sizeof taps);                                                \
+        else                                                                                       \
+            for (ptrdiff_t size = 8, at = 0; size; size /= 2)                                      \
+                if (n & size) {                                                                    \
+                    __builtin_memcpy(lane + at, p + at, (size_t)size * sizeof *p);                 \
+                    at += size;                                                                    \
+                }                                                                                  \
+        __builtin_memcpy(&taps, lane, sizeof taps);                                                \
+        return __builtin_convertvector(__builtin_convertvector(taps, shortvec), ivec);             \
+    }                                                                                              \
+    INLINE void store_##NAME(TYPE *p, vec a, ptrdiff_t n)                                          \
+    {                                                                                              \
+        const NAME##_vec taps = __builtin_convertvector(                                           \
+            __builtin_convertvector(__builtin_convertvector(a, ivec), shortvec), NAME##_vec);      \
+        TYPE lane[16] = {0};                                                                       \
+        __builtin_memcpy(lane, &taps, sizeof taps);                                                \
+        if (n == VLEN)                                                                             \
+            __builtin_memcpy(p, lane, sizeof taps);                                                \
+        else                                                                                       \
+            for (ptrdiff_t size = 8, at = 0; size; size /= 2)                                      \
+                if (n & size) {                                                                    \
+                    __builtin_memcpy(p + at, lane + at, (size_t)size * sizeof *p);                 \
+                    at += size;                                                                    \
+                }                                                                                  \
+    }
+
+TAPS(uint8_t, taps8)
+TAPS(uint16_t, taps16)
+#undef TAPS
+
+/* The winning taps of a tensor, one for each output; p NULL: there are none. */
+typedef struct {
+    void *p;
+    int bytes;
+} winners;
+
+INLINE ivec load_taps(winners index, ptrdiff_t at, ptrdiff_t n)
 {
-    uint16_t lane[16] = {0};
-    u16vec taps;
-    if (n == VLEN)
-        __builtin_memcpy(lane, p, sizeof taps);
-    else
-        for (ptrdiff_t size = 8, at = 0; size; size /= 2)
-            if (n & size) {
-                __builtin_memcpy(lane + at, p + at, (size_t)size * sizeof *p);
-                at += size;
-            }
-    __builtin_memcpy(&taps, lane, sizeof taps);
-    return (vec) __builtin_convertvector(__builtin_convertvector(taps, ivec), vec);
+    return index.bytes == 1 ? load_taps8((const uint8_t *)index.p + at, n)
+                            : load_taps16((const uint16_t *)index.p + at, n);
 }
 
-INLINE void store_taps(uint16_t *p, vec a, ptrdiff_t n)
+/* a where the winner is `tap`, else 0 */
+INLINE vec where_won(ivec winner, ptrdiff_t tap, vec a)
 {
-    const u16vec taps = __builtin_convertvector(__builtin_convertvector(a, ivec), u16vec);
-    uint16_t lane[16] = {0};
-    __builtin_memcpy(lane, &taps, sizeof taps);
-    if (n == VLEN)
-        __builtin_memcpy(p, lane, sizeof taps);
+    return (vec)((ivec)a & (winner == (ivec){0} + (int)tap));
+}
+
+INLINE void store_taps(winners index, ptrdiff_t at, vec a, ptrdiff_t n)
+{
+    if (index.bytes == 1)
+        store_taps8((uint8_t *)index.p + at, a, n);
     else
-        for (ptrdiff_t size = 8, at = 0; size; size /= 2)
-            if (n & size) {
-                __builtin_memcpy(p + at, lane + at, (size_t)size * sizeof *p);
-                at += size;
-            }
+        store_taps16((uint16_t *)index.p + at, a, n);
 }
 
 /* Where row `row` of (sample, D, H) of a tensor lies. */
@@ -59,17 +93,22 @@ INLINE span taps_inside(const fc_window *g, int dim, ptrdiff_t o)
     return (span){start < 0 ? -start : 0, left < g->window[dim] ? left : g->window[dim]};
 }
 
+/* A division of a ≥ 0; nearly always by one or two. */
+INLINE ptrdiff_t quotient(ptrdiff_t a, ptrdiff_t b) { return b == 1 ? a : b == 2 ? a >> 1 : a / b; }
+
 /* The windows lo..hi of one dimension that cover input position i. */
 INLINE span windows_over(const fc_window *g, int dim, ptrdiff_t i)
 {
     const ptrdiff_t at = i + g->pad[dim], s = g->stride[dim], before = at - g->window[dim];
-    const ptrdiff_t last = at / s + 1;
-    return (span){before < 0 ? 0 : before / s + 1, last < g->out[dim] ? last : g->out[dim]};
+    const ptrdiff_t last = quotient(at, s) + 1;
+    return (span){before < 0 ? 0 : quotient(before, s) + 1,
+                  last < g->out[dim] ? last : g->out[dim]};
 }
 
 /* n channels of one output pixel; x is the address of tap (0, 0, 0) as an offset into image. */
 INLINE void max_pool_lanes(const fc_window *g, span d, span h, span w, const real *image,
-                           ptrdiff_t x, ptrdiff_t x_stride, ptrdiff_t n, real *y, uint16_t *index)
+                           ptrdiff_t x, ptrdiff_t x_stride, ptrdiff_t n, real *y, winners index,
+                           ptrdiff_t at)
 {
     vec best = v_set1(-INFINITY);
     vec winner = v_set1((real)((d.lo * g->window[1] + h.lo) * g->window[2] + w.lo));
@@ -81,54 +120,75 @@ INLINE void max_pool_lanes(const fc_window *g, span d, span h, span w, const rea
                 const vec a = load_part(image + x + (line + tw) * x_stride, n);
                 const mask better = v_or(v_gt(a, best), v_nan(a));
                 best = v_select(better, a, best);
-                if (index)
+                if (index.p)
                     winner = v_select(better, v_set1((real)(tap + tw)), winner);
             }
         }
     store_part(y, best, n);
-    if (index)
-        store_taps(index, winner, n);
+    if (index.p)
+        store_taps(index, at, winner, n);
 }
 
 INLINE void max_pool_pixel(const fc_window *g, span d, span h, span w, ptrdiff_t channels,
                            const real *image, ptrdiff_t x, ptrdiff_t x_stride, real *y,
-                           uint16_t *index)
+                           winners index, ptrdiff_t at)
 {
     ptrdiff_t c = 0;
     for (; c + VLEN <= channels; c += VLEN)
-        max_pool_lanes(g, d, h, w, image, x + c, x_stride, VLEN, y + c, index ? index + c : NULL);
+        max_pool_lanes(g, d, h, w, image, x + c, x_stride, VLEN, y + c, index, at + c);
     if (c < channels)
-        max_pool_lanes(g, d, h, w, image, x + c, x_stride, channels - c, y + c,
-                       index ? index + c : NULL);
+        max_pool_lanes(g, d, h, w, image, x + c, x_stride, channels - c, y + c, index, at + c);
 }
 
-/* Rows [first, last) of (n, OD, OH): y = the window's maximum, index (or NULL) = its tap. The first
- * maximum wins, a NaN beats numbers. x, y, index are whole tensors; index has no gaps. */
-static void max_pool_forward(const fc_window *g, ptrdiff_t channels, const real *x,
-                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, uint16_t *index,
-                             ptrdiff_t first, ptrdiff_t last)
+/* n for a window 1 × n × n that lies in the image with all its pixels, 0 for any other one: the
+ * common windows are forms that the compiler knows. */
+INLINE ptrdiff_t whole_square(const fc_window *g, span h, span w)
+{
+    const ptrdiff_t n = g->window[0] == 1 && g->window[1] == g->window[2] ? g->window[1] : 0;
+    return h.hi - h.lo == n && w.hi - w.lo == n ? n : 0;
+}
+
+INLINE void max_pool_rows(const fc_window *g, ptrdiff_t channels, const real *x, ptrdiff_t x_stride,
+                          real *y, ptrdiff_t y_stride, winners index, ptrdiff_t first,
+                          ptrdiff_t last)
 {
     const fc_window two = {.in = {g->in[0], g->in[1], g->in[2]}, .window = {1, 2, 2}};
-    const int is_two = g->window[0] == 1 && g->window[1] == 2 && g->window[2] == 2;
+    const fc_window three = {.in = {g->in[0], g->in[1], g->in[2]}, .window = {1, 3, 3}};
+    const winners byte = {index.p, 1}; /* enough for their taps */
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row at = pool_row_of(row, g->out);
         const span d = taps_inside(g, 0, at.d), h = taps_inside(g, 1, at.h);
         const ptrdiff_t top = (at.sample * g->in[0] + at.d * g->stride[0] - g->pad[0]) * g->in[1] +
                               at.h * g->stride[1] - g->pad[1];
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
-            const span w = taps_inside(g, 2, ow);
+            const span w = taps_inside(g, 2, ow), one = {0, 1};
             const ptrdiff_t at_x = (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
-            const ptrdiff_t o = row * g->out[2] + ow;
+            const ptrdiff_t o = row * g->out[2] + ow, side = whole_square(g, h, w);
             real *yo = y + o * y_stride;
-            uint16_t *io = index ? index + o * channels : NULL;
-            if (is_two && d.lo == 0 && d.hi == 1 && h.lo == 0 && h.hi == 2 && w.lo == 0 &&
-                w.hi == 2) /* the common window, unrolled */
-                max_pool_pixel(&two, (span){0, 1}, (span){0, 2}, (span){0, 2}, channels, x, at_x,
-                               x_stride, yo, io);
+            if (side == 2)
+                max_pool_pixel(&two, one, (span){0, 2}, (span){0, 2}, channels, x, at_x, x_stride,
+                               yo, byte, o * channels);
+            else if (side == 3)
+                max_pool_pixel(&three, one, (span){0, 3}, (span){0, 3}, channels, x, at_x, x_stride,
+                               yo, byte, o * channels);
             else
-                max_pool_pixel(g, d, h, w, channels, x, at_x, x_stride, yo, io);
+                max_pool_pixel(g, d, h, w, channels, x, at_x, x_stride, yo, index, o * channels);
         }
     }
+}
+
+/* Rows [first, last) of (n, OD, OH): y = the window's maximum, index (or NULL) = its tap, in `bytes`
+ * bytes: 1 up to 256 taps, else 2. The first maximum wins, a NaN beats numbers. x, y, index are
+ * whole tensors; index has no gaps. */
+static void max_pool_forward(const fc_window *g, ptrdiff_t channels, const real *x,
+                             ptrdiff_t x_stride, real *y, ptrdiff_t y_stride, void *index,
+                             int bytes, ptrdiff_t first, ptrdiff_t last)
+{
+    const winners noted = {index, bytes}, none = {NULL, 0};
+    if (index)
+        max_pool_rows(g, channels, x, x_stride, y, y_stride, noted, first, last);
+    else
+        max_pool_rows(g, channels, x, x_stride, y, y_stride, none, first, last);
 }
 
 /* 1 / the pixels that a window averages: all taps, or those inside the image. */
@@ -154,21 +214,30 @@ INLINE void zero_pixels(real *dx, ptrdiff_t dx_stride, ptrdiff_t channels, ptrdi
 }
 
 /* n channels of the pixels lo..hi of one window's row; the first pixel of the row has tap `tap`. */
-INLINE void spread_lanes(ptrdiff_t n, real weight, const real *dy, const uint16_t *index,
+INLINE void spread_lanes(ptrdiff_t n, real weight, const real *dy, winners index, ptrdiff_t at,
                          ptrdiff_t tap, span w, real *dx, ptrdiff_t dx_stride)
 {
     const vec g = load_part(dy, n);
-    const vec winner = index ? load_taps(index, n) : v_zero(), share = v_mul(g, v_set1(weight));
+    const ivec winner = index.p ? load_taps(index, at, n) : (ivec){0};
+    const vec share = v_mul(g, v_set1(weight));
     for (ptrdiff_t tw = w.lo; tw < w.hi; tw++)
-        store_part(dx + tw * dx_stride,
-                   index ? v_select(v_eq(winner, v_set1((real)(tap + tw))), g, v_zero()) : share,
-                   n);
+        store_part(dx + tw * dx_stride, index.p ? where_won(winner, tap + tw, g) : share, n);
+}
+
+INLINE void spread_pixels(ptrdiff_t channels, real weight, const real *dy, winners index,
+                          ptrdiff_t at, ptrdiff_t tap, span w, real *dx, ptrdiff_t dx_stride)
+{
+    ptrdiff_t c = 0;
+    for (; c + VLEN <= channels; c += VLEN)
+        spread_lanes(VLEN, weight, dy + c, index, at + c, tap, w, dx + c, dx_stride);
+    if (c < channels)
+        spread_lanes(channels - c, weight, dy + c, index, at + c, tap, w, dx + c, dx_stride);
 }
 
 /* One row of dx where windows do not overlap: the only window over (D, H) hands each of its pixels
- * what is due, and pixels between windows get zero. index NULL: average pooling. */
+ * what is due, and pixels between windows get zero. no winners: average pooling. */
 static void spread_row(const fc_window *g, ptrdiff_t channels, int count_padding, pool_row r,
-                       const real *dy, ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                       const real *dy, ptrdiff_t dy_stride, winners index, real *dx,
                        ptrdiff_t dx_stride)
 {
     const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
@@ -182,71 +251,129 @@ static void spread_row(const fc_window *g, ptrdiff_t channels, int count_padding
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
             const span tw = taps_inside(g, 2, ow);
             const ptrdiff_t start = ow * g->stride[2] - g->pad[2], o = first + ow;
-            const real weight = index ? 1 : average_weight(g, count_padding, td, th, tw);
+            const real weight = index.p ? 1 : average_weight(g, count_padding, td, th, tw);
             zero_pixels(dx, dx_stride, channels, done, start + tw.lo);
             done = start + tw.hi;
-            ptrdiff_t c = 0;
-            for (; c + VLEN <= channels; c += VLEN)
-                spread_lanes(VLEN, weight, dy + o * dy_stride + c,
-                             index ? index + o * channels + c : NULL, tap, tw,
-                             dx + start * dx_stride + c, dx_stride);
-            if (c < channels)
-                spread_lanes(channels - c, weight, dy + o * dy_stride + c,
-                             index ? index + o * channels + c : NULL, tap, tw,
-                             dx + start * dx_stride + c, dx_stride);
+            if (tw.lo == 0 && tw.hi == 2) /* the common window, unrolled */
+                spread_pixels(channels, weight, dy + o * dy_stride, index, o * channels, tap,
+                              (span){0, 2}, dx + start * dx_stride, dx_stride);
+            else
+                spread_pixels(channels, weight, dy + o * dy_stride, index, o * channels, tap, tw,
+                              dx + start * dx_stride, dx_stride);
         }
     }
     zero_pixels(dx, dx_stride, channels, done, g->in[2]);
 }
 
-/* n channels of one input pixel: Σ dy[o] over the windows o whose maximum it was. */
-INLINE vec max_pool_gather(const fc_window *g, span d, span h, span w, const ptrdiff_t *at,
-                           ptrdiff_t sample, ptrdiff_t channels, ptrdiff_t c, ptrdiff_t n,
-                           const real *dy, ptrdiff_t dy_stride, const uint16_t *index)
+/* The windows nd × nh × nw over one input pixel: the first of them as an output pixel `o`, and the
+ * tap that the input pixel is in it. */
+typedef struct {
+    ptrdiff_t nd, nh, nw, o, tap;
+} cover;
+
+/* n channels of one input pixel: Σ dy[o] over the windows o whose maximum it was; without winners
+ * Σ weight dy[o]. */
+INLINE vec gather_lanes(const fc_window *g, cover at, ptrdiff_t channels, ptrdiff_t c, ptrdiff_t n,
+                        real weight, const real *dy, ptrdiff_t dy_stride, winners index)
 {
     vec sum = v_zero();
-    for (ptrdiff_t od = d.lo; od < d.hi; od++)
-        for (ptrdiff_t oh = h.lo; oh < h.hi; oh++)
-            for (ptrdiff_t ow = w.lo; ow < w.hi; ow++) {
-                const ptrdiff_t tap =
-                    ((at[0] - od * g->stride[0]) * g->window[1] + at[1] - oh * g->stride[1]) *
-                        g->window[2] +
-                    at[2] - ow * g->stride[2];
-                const ptrdiff_t o = ((sample * g->out[0] + od) * g->out[1] + oh) * g->out[2] + ow;
-                const mask won = v_eq(load_taps(index + o * channels + c, n), v_set1((real)tap));
-                sum = v_add(sum, v_select(won, load_part(dy + o * dy_stride + c, n), v_zero()));
+    for (ptrdiff_t i = 0; i < at.nd; i++)
+        for (ptrdiff_t j = 0; j < at.nh; j++)
+            for (ptrdiff_t k = 0; k < at.nw; k++) {
+                const ptrdiff_t o = at.o + (i * g->out[1] + j) * g->out[2] + k;
+                const ptrdiff_t back =
+                    (i * g->stride[0] * g->window[1] + j * g->stride[1]) * g->window[2] +
+                    k * g->stride[2];
+                const vec a = load_part(dy + o * dy_stride + c, n);
+                if (index.p)
+                    sum = v_add(sum,
+                                where_won(load_taps(index, o * channels + c, n), at.tap - back, a));
+                else
+                    sum = v_fma(a, v_set1(weight), sum);
             }
     return sum;
 }
 
+INLINE void gather_pixel(const fc_window *g, cover at, ptrdiff_t channels, real weight,
+                         const real *dy, ptrdiff_t dy_stride, winners index, real *dx)
+{
+    ptrdiff_t c = 0;
+    for (; c + VLEN <= channels; c += VLEN)
+        v_store(dx + c, gather_lanes(g, at, channels, c, VLEN, weight, dy, dy_stride, index));
+    if (c < channels)
+        v_store_tail(dx + c,
+                     gather_lanes(g, at, channels, c, channels - c, weight, dy, dy_stride, index),
+                     channels - c);
+}
+
+/* One pixel of dx; few windows in one plane, whose taps fit a byte, are forms that the compiler
+ * knows. */
+INLINE void gather_forms(const fc_window *g, cover at, ptrdiff_t channels, real weight,
+                         const real *dy, ptrdiff_t dy_stride, winners index, real *dx)
+{
+    const winners known = {index.p, 1};
+#define FORM(NH, NW)                                                                               \
+    if (index.bytes < 2 && at.nd == 1 && at.nh == NH && at.nw == NW)                               \
+        gather_pixel(g, (cover){1, NH, NW, at.o, at.tap}, channels, weight, dy, dy_stride, known,  \
+                     dx);                                                                          \
+    else
+    FORM(1, 1)
+    FORM(1, 2)
+    FORM(2, 1)
+    FORM(2, 2)
+    FORM(3, 3)
+
+    gather_pixel(g, at, channels, weight, dy, dy_stride, index, dx);
+#undef FORM
+}
+
+/* The windows over the pixel iw of a row; d and h are those over the row. */
+INLINE cover cover_of(const fc_window *g, pool_row r, span d, span h, span w, ptrdiff_t iw)
+{
+    const ptrdiff_t td = r.d + g->pad[0] - d.lo * g->stride[0];
+    const ptrdiff_t th = r.h + g->pad[1] - h.lo * g->stride[1];
+    const ptrdiff_t tw = iw + g->pad[2] - w.lo * g->stride[2];
+    return (cover){d.hi - d.lo, h.hi - h.lo, w.hi - w.lo,
+                   ((r.sample * g->out[0] + d.lo) * g->out[1] + h.lo) * g->out[2] + w.lo,
+                   (td * g->window[1] + th) * g->window[2] + tw};
+}
+
 /* Rows [first, last) of (n, ID, IH) of dx, from dy and the taps that forward noted. */
 static void max_pool_backward(const fc_window *g, ptrdiff_t channels, const real *dy,
-                              ptrdiff_t dy_stride, const uint16_t *index, real *dx,
+                              ptrdiff_t dy_stride, const void *index, int bytes, real *dx,
                               ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last)
 {
     const int separate = windows_are_separate(g);
+    const winners won = {(void *)index, bytes};
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->in);
         if (separate) {
-            spread_row(g, channels, 0, r, dy, dy_stride, index, dx + row * g->in[2] * dx_stride,
+            spread_row(g, channels, 0, r, dy, dy_stride, won, dx + row * g->in[2] * dx_stride,
                        dx_stride);
             continue;
         }
         const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
-        for (ptrdiff_t iw = 0; iw < g->in[2]; iw++) {
-            const span w = windows_over(g, 2, iw);
-            const ptrdiff_t at[3] = {r.d + g->pad[0], r.h + g->pad[1], iw + g->pad[2]};
-            real *p = dx + (row * g->in[2] + iw) * dx_stride;
-            ptrdiff_t c = 0;
-            for (; c + VLEN <= channels; c += VLEN)
-                v_store(p + c, max_pool_gather(g, d, h, w, at, r.sample, channels, c, VLEN, dy,
-                                               dy_stride, index));
-            if (c < channels)
-                v_store_tail(p + c,
-                             max_pool_gather(g, d, h, w, at, r.sample, channels, c, channels - c,
-                                             dy, dy_stride, index),
-                             channels - c);
-        }
+        for (ptrdiff_t iw = 0; iw < g->in[2]; iw++)
+            gather_forms(g, cover_of(g, r, d, h, windows_over(g, 2, iw), iw), channels, 1, dy,
+                         dy_stride, won, dx + (row * g->in[2] + iw) * dx_stride);
+    }
+}
+
+/* n channels of the mean of one window; x is the address of tap (0, 0, 0) as an offset. */
+INLINE void average_pixel(const fc_window *g, span d, span h, span w, real share,
+                          ptrdiff_t channels, const real *image, ptrdiff_t x, ptrdiff_t x_stride,
+                          real *y)
+{
+    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
+        const ptrdiff_t n = channels - c < VLEN ? channels - c : VLEN;
+        vec sum = v_zero();
+        for (ptrdiff_t td = d.lo; td < d.hi; td++)
+            for (ptrdiff_t th = h.lo; th < h.hi; th++) {
+                const ptrdiff_t line = (td * g->in[1] + th) * g->in[2];
+                for (ptrdiff_t tw = w.lo; tw < w.hi; tw++)
+                    sum = v_add(sum, load_part(image + x + (line + tw) * x_stride + c, n));
+            }
+        store_part(y + c, v_mul(sum, v_set1(share)), n);
     }
 }
 
@@ -261,22 +388,45 @@ static void average_pool_forward(const fc_window *g, ptrdiff_t channels, int cou
         const ptrdiff_t top = (r.sample * g->in[0] + r.d * g->stride[0] - g->pad[0]) * g->in[1] +
                               r.h * g->stride[1] - g->pad[1];
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
-            const span w = taps_inside(g, 2, ow);
-            const vec weight = v_set1(average_weight(g, count_padding, d, h, w));
-            const ptrdiff_t left = top * g->in[2] + ow * g->stride[2] - g->pad[2];
-            for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-                const ptrdiff_t n = channels - c < VLEN ? channels - c : VLEN;
-                vec sum = v_zero();
-                for (ptrdiff_t td = d.lo; td < d.hi; td++)
-                    for (ptrdiff_t th = h.lo; th < h.hi; th++) {
-                        const ptrdiff_t line = left + (td * g->in[1] + th) * g->in[2];
-                        for (ptrdiff_t tw = w.lo; tw < w.hi; tw++)
-                            sum = v_add(sum, load_part(x + (line + tw) * x_stride + c, n));
-                    }
-                store_part(y + (row * g->out[2] + ow) * y_stride + c, v_mul(sum, weight), n);
-            }
+            const span w = taps_inside(g, 2, ow), one = {0, 1};
+            const real share = average_weight(g, count_padding, d, h, w);
+            const ptrdiff_t at = (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
+            const ptrdiff_t side = whole_square(g, h, w);
+            real *yo = y + (row * g->out[2] + ow) * y_stride;
+            if (side == 2)
+                average_pixel(g, one, (span){0, 2}, (span){0, 2}, share, channels, x, at, x_stride,
+                              yo);
+            else if (side == 3)
+                average_pixel(g, one, (span){0, 3}, (span){0, 3}, share, channels, x, at, x_stride,
+                              yo);
+            else
+                average_pixel(g, d, h, w, share, channels, x, at, x_stride, yo);
         }
     }
+}
+
+/* n channels of one input pixel near the border, where windows have weights of their own */
+INLINE vec average_gather(const fc_window *g, int count_padding, span d, span h, span w,
+                          ptrdiff_t sample, ptrdiff_t c, ptrdiff_t n, const real *dy,
+                          ptrdiff_t dy_stride)
+{
+    vec sum = v_zero();
+    for (ptrdiff_t od = d.lo; od < d.hi; od++)
+        for (ptrdiff_t oh = h.lo; oh < h.hi; oh++)
+            for (ptrdiff_t ow = w.lo; ow < w.hi; ow++) {
+                const ptrdiff_t o = ((sample * g->out[0] + od) * g->out[1] + oh) * g->out[2] + ow;
+                const real weight = average_weight(g, count_padding, taps_inside(g, 0, od),
+                                                   taps_inside(g, 1, oh), taps_inside(g, 2, ow));
+                sum = v_fma(load_part(dy + o * dy_stride + c, n), v_set1(weight), sum);
+            }
+    return sum;
+}
+
+/* Whether the windows of one dimension lie in the image with all their taps. */
+INLINE int all_inside(const fc_window *g, int dim, span windows)
+{
+    const ptrdiff_t s = g->stride[dim], pad = g->pad[dim];
+    return windows.lo * s >= pad && (windows.hi - 1) * s - pad + g->window[dim] <= g->in[dim];
 }
 
 /* Rows [first, last) of (n, ID, IH): dx = Σ dy[o] / count[o] over the windows o that cover it. */
@@ -284,31 +434,31 @@ static void average_pool_backward(const fc_window *g, ptrdiff_t channels, int co
                                   const real *dy, ptrdiff_t dy_stride, real *dx,
                                   ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last)
 {
+    const real share = 1 / (real)(g->window[0] * g->window[1] * g->window[2]);
+    const winners none = {NULL, 0};
     const int separate = windows_are_separate(g);
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->in);
         if (separate) {
-            spread_row(g, channels, count_padding, r, dy, dy_stride, NULL,
+            spread_row(g, channels, count_padding, r, dy, dy_stride, none,
                        dx + row * g->in[2] * dx_stride, dx_stride);
             continue;
         }
         const span d = windows_over(g, 0, r.d), h = windows_over(g, 1, r.h);
+        const int rows_inside = count_padding || (all_inside(g, 0, d) && all_inside(g, 1, h));
         for (ptrdiff_t iw = 0; iw < g->in[2]; iw++) {
             const span w = windows_over(g, 2, iw);
+            real *p = dx + (row * g->in[2] + iw) * dx_stride;
+            if (rows_inside && (count_padding || all_inside(g, 2, w))) {
+                gather_forms(g, cover_of(g, r, d, h, w, iw), channels, share, dy, dy_stride, none,
+                             p);
+                continue;
+            }
             for (ptrdiff_t c = 0; c < channels; c += VLEN) {
                 const ptrdiff_t n = channels - c < VLEN ? channels - c : VLEN;
-                vec sum = v_zero();
-                for (ptrdiff_t od = d.lo; od < d.hi; od++)
-                    for (ptrdiff_t oh = h.lo; oh < h.hi; oh++)
-                        for (ptrdiff_t ow = w.lo; ow < w.hi; ow++) {
-                            const ptrdiff_t o =
-                                ((r.sample * g->out[0] + od) * g->out[1] + oh) * g->out[2] + ow;
-                            const real weight =
-                                average_weight(g, count_padding, taps_inside(g, 0, od),
-                                               taps_inside(g, 1, oh), taps_inside(g, 2, ow));
-                            sum = v_fma(load_part(dy + o * dy_stride + c, n), v_set1(weight), sum);
-                        }
-                store_part(dx + (row * g->in[2] + iw) * dx_stride + c, sum, n);
+                store_part(p + c,
+                           average_gather(g, count_padding, d, h, w, r.sample, c, n, dy, dy_stride),
+                           n);
             }
         }
     }

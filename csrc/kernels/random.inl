@@ -4,35 +4,47 @@
 
 #define RANDOM_GROUP 64 /* elements of a group: 16 counters of four words */
 
+#define LONGS ((ptrdiff_t)(sizeof(lvec) / sizeof(uint64_t)))
+
+typedef uint32_t wordvec __attribute__((vector_size(sizeof(lvec) / 2)));
+
 /* The words of counters (block + j, step), j < 16: word w of counter j is out[16 w + j], so that
- * neighbours in `out` are neighbours in a vector. */
+ * neighbours in `out` are neighbours in a vector. Each counter has 64 bits of a vector for each of
+ * its words: that is how the products come, and what stands in the upper half is never looked at. */
 static void philox_group(uint64_t key, uint64_t block, uint64_t step, uint32_t *out)
 {
-    uint32_t c0[16], c1[16], c2[16], c3[16];
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int j = 0; j < 16; j++) {
-        c0[j] = (uint32_t)(block + (uint64_t)j);
-        c1[j] = (uint32_t)((block + (uint64_t)j) >> 32);
-        c2[j] = (uint32_t)step;
-        c3[j] = (uint32_t)(step >> 32);
-    }
-    UNROLL(10)
-    for (int round = 0; round < 10; round++) {
-        for (int j = 0; j < 16; j++) {
-            const uint64_t a = (uint64_t)0xD2511F53u * c0[j], b = (uint64_t)0xCD9E8D57u * c2[j];
-            c0[j] = (uint32_t)(b >> 32) ^ c1[j] ^ k0;
-            c2[j] = (uint32_t)(a >> 32) ^ c3[j] ^ k1;
-            c1[j] = (uint32_t)b;
-            c3[j] = (uint32_t)a;
+    const lvec m0 = (lvec){0} + 0xD2511F53u, m2 = (lvec){0} + 0xCD9E8D57u;
+    lvec lanes;
+    for (ptrdiff_t i = 0; i < LONGS; i++)
+        lanes[i] = (uint64_t)i;
+    for (ptrdiff_t j = 0; j < 16; j += 2 * LONGS) { /* two vectors: one waits, one works */
+        lvec c0[2], c1[2], c2[2], c3[2];
+        uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+        for (int i = 0; i < 2; i++) {
+            c0[i] = lanes + (block + (uint64_t)(j + i * LONGS));
+            c1[i] = c0[i] >> 32;
+            c2[i] = (lvec){0} + step;
+            c3[i] = (lvec){0} + (step >> 32);
         }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int j = 0; j < 16; j++) {
-        out[j] = c0[j];
-        out[16 + j] = c1[j];
-        out[32 + j] = c2[j];
-        out[48 + j] = c3[j];
+        UNROLL(10)
+        for (int round = 0; round < 10; round++) {
+            for (int i = 0; i < 2; i++) {
+                const lvec a = l_mul_low(c0[i], m0), b = l_mul_low(c2[i], m2);
+                c0[i] = (b >> 32) ^ c1[i] ^ k0;
+                c2[i] = (a >> 32) ^ c3[i] ^ k1;
+                c1[i] = b;
+                c3[i] = a;
+            }
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        for (int i = 0; i < 2; i++) {
+            const lvec word[4] = {c0[i], c1[i], c2[i], c3[i]};
+            for (int w = 0; w < 4; w++) {
+                const wordvec low = __builtin_convertvector(word[w], wordvec);
+                __builtin_memcpy(out + 16 * w + j + i * LONGS, &low, sizeof low);
+            }
+        }
     }
 }
 

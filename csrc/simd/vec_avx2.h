@@ -13,6 +13,7 @@
 typedef __m256 vec;
 typedef __m256 mask; /* all ones where true */
 typedef int32_t ivec __attribute__((vector_size(32)));
+typedef uint64_t lvec __attribute__((vector_size(32)));
 
 /* n ones, then zeros: the mask of a tail */
 static inline __m256i tail_lanes(ptrdiff_t n)
@@ -47,3 +48,7 @@ static inline vec v_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a,
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline vec v_sqrt(vec a) { return _mm256_sqrt_ps(a); }
+static inline lvec l_mul_low(lvec a, lvec b) /* of the lanes' low words */
+{
+    return (lvec)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}

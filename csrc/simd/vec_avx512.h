@@ -13,6 +13,7 @@
 typedef __m512 vec;
 typedef __mmask16 mask;
 typedef int32_t ivec __attribute__((vector_size(64)));
+typedef uint64_t lvec __attribute__((vector_size(64)));
 
 static inline mask tail_lanes(ptrdiff_t n) { return (mask)((1u << n) - 1); }
 static inline vec v_set1(float a) { return _mm512_set1_ps(a); }
@@ -43,3 +44,7 @@ static inline vec v_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec v_sqrt(vec a) { return _mm512_sqrt_ps(a); }
+static inline lvec l_mul_low(lvec a, lvec b) /* of the lanes' low words */
+{
+    return (lvec)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}

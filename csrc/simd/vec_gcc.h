@@ -13,6 +13,7 @@ typedef int64_t ivec __attribute__((vector_size(VLEN * sizeof(int64_t))));
 typedef int32_t ivec __attribute__((vector_size(VLEN * sizeof(int32_t))));
 #endif
 typedef ivec mask; /* all ones where true */
+typedef uint64_t lvec __attribute__((vector_size(16)));
 
 #define GATHER_MR 6
 #define OUTER_MR 6
@@ -56,4 +57,8 @@ static inline vec v_sqrt(vec a)
     for (int i = 0; i < VLEN; i++)
         a[i] = REAL_IS_DOUBLE ? sqrt(a[i]) : sqrtf(a[i]);
     return a;
+}
+static inline lvec l_mul_low(lvec a, lvec b) /* of the lanes' low words */
+{
+    return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
 }

@@ -12,6 +12,7 @@
 typedef float32x4_t vec;
 typedef uint32x4_t mask; /* all ones where true */
 typedef int32_t ivec __attribute__((vector_size(16)));
+typedef uint64_t lvec __attribute__((vector_size(16)));
 
 static inline vec v_set1(float a) { return vdupq_n_f32(a); }
 static inline vec v_zero(void) { return vdupq_n_f32(0.0f); }
@@ -45,3 +46,7 @@ static inline vec v_select(mask m, vec a, vec b) { return vbslq_f32(m, a, b); }
 static inline vec v_max(vec a, vec b) { return v_select(vcgtq_f32(a, b), a, b); }
 static inline vec v_min(vec a, vec b) { return v_select(vcltq_f32(a, b), a, b); }
 static inline vec v_sqrt(vec a) { return vsqrtq_f32(a); }
+static inline lvec l_mul_low(lvec a, lvec b) /* of the lanes' low words */
+{
+    return (lvec)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+}

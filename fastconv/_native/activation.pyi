@@ -1,6 +1,6 @@
 """Pointwise activations and softmax."""
 
-from fastconv._native.split import RowStep
+from fastconv._native.split import RowStep, SplitStep
 
 LINEAR: int
 RELU: int
@@ -40,6 +40,25 @@ class ActivationBackward(RowStep):
         dx: int,
         dx_stride: int,
     ) -> None: ...
+
+class BiasBackward(SplitStep):
+    def __init__(
+        self,
+        activation: tuple[int, float, float, float] | None,
+        pixels: int,
+        channels: int,
+        y: int,
+        y_stride: int,
+        dy: int,
+        dy_stride: int,
+        dz: int,
+        dz_stride: int,
+        db: int,
+        scratch: int,
+        accumulate: bool = False,
+    ) -> None: ...
+    @staticmethod
+    def scratch(channels: int) -> int: ...
 
 class SoftmaxForward(RowStep):
     def __init__(

@@ -6,16 +6,44 @@ that a forward pass may work in place.
 
 from libc.math cimport INFINITY, NAN
 
-from fastconv._native.dispatch cimport f32, f64
-from fastconv._native.split cimport RowStep
+from fastconv._native.dispatch cimport f32, f64, fc_activation, real
+from fastconv._native.split cimport (
+    COLUMNS, PIECES, RowStep, SplitStep, blocks, piece_rows,
+)
 from fastconv._native.step cimport Context
 
-from fastconv._native.checks import in_place, number, stride_of, strided, whole
+from fastconv._native.checks import extent, in_place, number, stride_of, strided, whole
 
 LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH = range(6)
 
 cdef enum:  # the kinds of csrc/kernels/activation.inl
     K_LINEAR, K_RELU, K_RELU_GENERAL, K_ELU, K_SIGMOID, K_TANH
+
+
+cdef kernel_form(kind, alpha, beta, gamma):
+    """The kind and the three numbers by which the kernels know an activation, checked."""
+    alpha, beta = number("alpha", alpha, 0), number("beta", beta, 0)
+    gamma = number("gamma", gamma, 0)
+    if kind == LEAKY_RELU:
+        beta, gamma = INFINITY, 0
+    if kind in (RELU, LEAKY_RELU):
+        if alpha == 0 and beta == INFINITY and gamma == 0:
+            return K_RELU, alpha, NAN, gamma
+        return K_RELU_GENERAL, alpha, NAN if beta == INFINITY else beta, gamma  # no x reaches NaN
+    if kind not in (LINEAR, ELU, SIGMOID, TANH):
+        raise ValueError(f"kind is one of this module's constants, not {kind!r}")
+    code = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
+    return code, alpha, beta, gamma
+
+
+cdef fc_activation carried(activation):
+    """The activation that a step applies in its pass, from (kind, alpha, beta, gamma) or None."""
+    cdef fc_activation f
+    kind, alpha, beta, gamma = activation or (LINEAR, 0, 0, 0)
+    if kind not in (LINEAR, RELU, LEAKY_RELU):
+        raise ValueError(f"activation is linear, relu or leaky_relu, not {activation!r}")
+    f.kind, f.alpha, f.beta, f.gamma = kernel_form(kind, alpha, beta, gamma)
+    return f
 
 
 cdef class _Activation(RowStep):
@@ -26,20 +54,7 @@ cdef class _Activation(RowStep):
 
     cdef choose(self, kind, alpha, beta, gamma, pixels, channels):
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
-        self.alpha = number("alpha", alpha, 0)
-        self.beta = number("beta", beta, 0)
-        self.gamma = number("gamma", gamma, 0)
-        if kind == LEAKY_RELU:
-            self.beta, self.gamma = INFINITY, 0
-        if kind in (RELU, LEAKY_RELU):
-            plain = self.alpha == 0 and self.beta == INFINITY and self.gamma == 0
-            self.kind = K_RELU if plain else K_RELU_GENERAL
-            if self.beta == INFINITY:
-                self.beta = NAN  # which no x reaches
-        elif kind in (LINEAR, ELU, SIGMOID, TANH):
-            self.kind = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
-        else:
-            raise ValueError(f"kind is one of this module's constants, not {kind!r}")
+        self.kind, self.alpha, self.beta, self.gamma = kernel_form(kind, alpha, beta, gamma)
 
 
 cdef class ActivationForward(_Activation):
@@ -128,6 +143,94 @@ cdef class ActivationBackward(_Activation):
                 <float *> c.ptr[self.y] + y, self.y_stride,
                 <float *> c.ptr[self.dy] + dy, self.dy_stride,
                 <float *> c.ptr[self.dx] + dx, self.dx_stride)
+
+
+cdef class BiasBackward(SplitStep):
+    """dz = dy · f'(x) and the gradient of a bias, db = Σ dz, in one pass; dz may be dy's slot.
+
+    Parameters
+    ----------
+    activation : (kind, alpha, beta, gamma) or None
+        f: relu, leaky_relu, or linear (None), where dz is dy and is not written.
+    pixels, channels : int
+        Of one sample.
+    y, y_stride, dy, dy_stride, dz, dz_stride : int
+        Slots, (n, pixels, channels), and their pixel strides; y and dz −1 where f is linear.
+    db : int
+        Slot, (channels,).
+    scratch : int
+        Slot of ``scratch(channels)`` elements.
+    accumulate : bool
+        Add to db, as a run with ``accumulate`` does; else it is overwritten.
+    """
+
+    cdef fc_activation f
+    cdef Py_ssize_t pixels, channels, y, y_stride, dy, dy_stride, dz, dz_stride, db, scratch_
+    cdef bint accumulate
+
+    def __init__(self, activation, pixels, channels, y, y_stride, dy, dy_stride, dz, dz_stride,
+                 db, scratch, bint accumulate=False):
+        self.f = carried(activation)
+        self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
+        self.dy_stride = stride_of("dy_stride", dy_stride, channels)
+        self.y = self.dz = -1
+        self.reads = (strided(dy, pixels, channels, dy_stride),)
+        self.writes = (extent(db, 0, channels), extent(scratch, 0, self.scratch(channels)))
+        if self.f.kind != K_LINEAR:
+            self.y_stride = stride_of("y_stride", y_stride, channels)
+            self.dz_stride = stride_of("dz_stride", dz_stride, channels)
+            in_place(dy, dy_stride, dz, dz_stride)
+            self.reads += (strided(y, pixels, channels, y_stride),)
+            self.writes += (strided(dz, pixels, channels, dz_stride),)
+            self.y, self.dz = y, dz
+        self.dy, self.db, self.scratch_, self.accumulate = dy, db, scratch, accumulate
+
+    @staticmethod
+    def scratch(channels):
+        """Elements of scratch that a step for so many channels needs."""
+        return PIECES * whole("channels", channels)
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef Py_ssize_t rows = c.n * self.pixels, block = piece_rows(rows)
+        self.split(c, 0, blocks(rows, block), 1, 2.0 * block * self.channels)
+        self.split(c, 1, self.channels, COLUMNS, 2.0 * blocks(rows, block))
+
+    cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        if c.f64:
+            bias_backward(self, c, phase, first, last, <double *> NULL)
+        else:
+            bias_backward(self, c, phase, first, last, <float *> NULL)
+
+
+cdef inline real *at(const Context *c, Py_ssize_t slot, Py_ssize_t element, real *_) noexcept nogil:
+    return <real *> c.ptr[slot] + element if slot >= 0 else NULL
+
+
+cdef void bias_backward(BiasBackward s, Context *c, int phase, Py_ssize_t first, Py_ssize_t last,
+                        real *_) noexcept nogil:
+    """The pieces first..last, or their merge for the channels first..last."""
+    cdef Py_ssize_t rows = c.n * s.pixels, block = piece_rows(rows), i, row, count
+    cdef bint add = s.accumulate or c.accumulate
+    if phase == 1:
+        if real is float:
+            f32.sums_merge(blocks(rows, block), s.channels, first, last, add,
+                           at(c, s.scratch_, 0, _), at(c, s.db, 0, _))
+        else:
+            f64.sums_merge(blocks(rows, block), s.channels, first, last, add,
+                           at(c, s.scratch_, 0, _), at(c, s.db, 0, _))
+        return
+    for i in range(first, last):
+        row, count = i * block, min(block, rows - i * block)
+        if real is float:
+            f32.activation_sums(count, s.channels, &s.f, at(c, s.y, row * s.y_stride, _),
+                                s.y_stride, at(c, s.dy, row * s.dy_stride, _), s.dy_stride,
+                                at(c, s.dz, row * s.dz_stride, _), s.dz_stride,
+                                at(c, s.scratch_, i * s.channels, _))
+        else:
+            f64.activation_sums(count, s.channels, &s.f, at(c, s.y, row * s.y_stride, _),
+                                s.y_stride, at(c, s.dy, row * s.dy_stride, _), s.dy_stride,
+                                at(c, s.dz, row * s.dz_stride, _), s.dz_stride,
+                                at(c, s.scratch_, i * s.channels, _))
 
 
 cdef class SoftmaxForward(RowStep):

@@ -25,6 +25,10 @@ cdef extern from "dispatch.h" nogil:
         Py_ssize_t[2] first
         Py_ssize_t[2] last
 
+    ctypedef struct fc_activation:
+        int kind
+        double alpha, beta, gamma
+
     ctypedef struct fc_kernels_f32:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
@@ -61,6 +65,13 @@ cdef extern from "dispatch.h" nogil:
                                     float beta, const float *y, Py_ssize_t y_stride,
                                     const float *dy, Py_ssize_t dy_stride, float *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*activation_sums)(Py_ssize_t rows, Py_ssize_t cols, const fc_activation *f,
+                                const float *y, Py_ssize_t y_stride, const float *dy,
+                                Py_ssize_t dy_stride, float *dz, Py_ssize_t dz_stride,
+                                float *sum) noexcept nogil
+        void (*sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                           Py_ssize_t last, int accumulate, float *scratch,
+                           float *out) noexcept nogil
         void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const float *x,
                                 Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
         void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const float *y,
@@ -71,7 +82,7 @@ cdef extern from "dispatch.h" nogil:
         void (*fill)(Py_ssize_t rows, Py_ssize_t cols, float value, float *y,
                      Py_ssize_t y_stride) noexcept nogil
         void (*add)(Py_ssize_t rows, Py_ssize_t cols, const float *a, Py_ssize_t a_stride,
-                    const float *b, Py_ssize_t b_stride, float *y,
+                    const float *b, Py_ssize_t b_stride, const fc_activation *f, float *y,
                     Py_ssize_t y_stride) noexcept nogil
         void (*affine)(Py_ssize_t rows, Py_ssize_t cols, float scale, float offset, const float *x,
                        Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
@@ -80,9 +91,10 @@ cdef extern from "dispatch.h" nogil:
                             int32_t *y) noexcept nogil
         void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const float *x,
                                  Py_ssize_t x_stride, float *y, Py_ssize_t y_stride,
-                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                 void *index, int bytes, Py_ssize_t first,
+                                 Py_ssize_t last) noexcept nogil
         void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const float *dy,
-                                  Py_ssize_t dy_stride, const uint16_t *index, float *dx,
+                                  Py_ssize_t dy_stride, const void *index, int bytes, float *dx,
                                   Py_ssize_t dx_stride, Py_ssize_t first,
                                   Py_ssize_t last) noexcept nogil
         void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,
@@ -124,24 +136,24 @@ cdef extern from "dispatch.h" nogil:
                               float *variance) noexcept nogil
         void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, float eps, const float *x,
                              Py_ssize_t x_stride, const float *mean, const float *variance,
-                             const float *gamma, const float *beta, float *y,
+                             const float *gamma, const float *beta, const float *r,
+                             Py_ssize_t r_stride, const fc_activation *f, float *y,
                              Py_ssize_t y_stride) noexcept nogil
         void (*norm_sums)(Py_ssize_t rows, Py_ssize_t cols, float eps, const float *x,
                           Py_ssize_t x_stride, const float *mean, const float *variance,
-                          const float *dy, Py_ssize_t dy_stride, float *sum,
+                          const float *gamma, const float *beta, const fc_activation *f,
+                          const float *y, Py_ssize_t y_stride, const float *dy,
+                          Py_ssize_t dy_stride, float *dz, Py_ssize_t dz_stride, float *sum,
                           float *sum_xhat) noexcept nogil
         void (*norm_sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
                                 Py_ssize_t last, int accumulate, float *scratch, float *dgamma,
                                 float *dbeta) noexcept nogil
         void (*norm_backward)(Py_ssize_t rows, Py_ssize_t cols, float eps, float weight,
                               const float *x, Py_ssize_t x_stride, const float *mean,
-                              const float *variance, const float *gamma, const float *sum,
-                              const float *sum_xhat, const float *dy, Py_ssize_t dy_stride,
-                              float *dx, Py_ssize_t dx_stride) noexcept nogil
-        void (*norm_backward_constant)(Py_ssize_t rows, Py_ssize_t cols, float eps,
-                                       const float *variance, const float *gamma, const float *dy,
-                                       Py_ssize_t dy_stride, float *dx,
-                                       Py_ssize_t dx_stride) noexcept nogil
+                              const float *variance, const float *gamma, const float *beta,
+                              const fc_activation *f, const float *sum, const float *sum_xhat,
+                              const float *dy, Py_ssize_t dy_stride, float *dx,
+                              Py_ssize_t dx_stride) noexcept nogil
         void (*norm_update_running)(Py_ssize_t channels, float momentum, const float *batch,
                                     float *running) noexcept nogil
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
@@ -209,6 +221,13 @@ cdef extern from "dispatch.h" nogil:
                                     double beta, const double *y, Py_ssize_t y_stride,
                                     const double *dy, Py_ssize_t dy_stride, double *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
+        void (*activation_sums)(Py_ssize_t rows, Py_ssize_t cols, const fc_activation *f,
+                                const double *y, Py_ssize_t y_stride, const double *dy,
+                                Py_ssize_t dy_stride, double *dz, Py_ssize_t dz_stride,
+                                double *sum) noexcept nogil
+        void (*sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
+                           Py_ssize_t last, int accumulate, double *scratch,
+                           double *out) noexcept nogil
         void (*softmax_forward)(Py_ssize_t rows, Py_ssize_t cols, const double *x,
                                 Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
         void (*softmax_backward)(Py_ssize_t rows, Py_ssize_t cols, const double *y,
@@ -219,7 +238,7 @@ cdef extern from "dispatch.h" nogil:
         void (*fill)(Py_ssize_t rows, Py_ssize_t cols, double value, double *y,
                      Py_ssize_t y_stride) noexcept nogil
         void (*add)(Py_ssize_t rows, Py_ssize_t cols, const double *a, Py_ssize_t a_stride,
-                    const double *b, Py_ssize_t b_stride, double *y,
+                    const double *b, Py_ssize_t b_stride, const fc_activation *f, double *y,
                     Py_ssize_t y_stride) noexcept nogil
         void (*affine)(Py_ssize_t rows, Py_ssize_t cols, double scale, double offset,
                        const double *x, Py_ssize_t x_stride, double *y,
@@ -229,9 +248,10 @@ cdef extern from "dispatch.h" nogil:
                             int32_t *y) noexcept nogil
         void (*max_pool_forward)(const fc_window *g, Py_ssize_t channels, const double *x,
                                  Py_ssize_t x_stride, double *y, Py_ssize_t y_stride,
-                                 uint16_t *index, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                 void *index, int bytes, Py_ssize_t first,
+                                 Py_ssize_t last) noexcept nogil
         void (*max_pool_backward)(const fc_window *g, Py_ssize_t channels, const double *dy,
-                                  Py_ssize_t dy_stride, const uint16_t *index, double *dx,
+                                  Py_ssize_t dy_stride, const void *index, int bytes, double *dx,
                                   Py_ssize_t dx_stride, Py_ssize_t first,
                                   Py_ssize_t last) noexcept nogil
         void (*average_pool_forward)(const fc_window *g, Py_ssize_t channels, int count_padding,
@@ -273,24 +293,24 @@ cdef extern from "dispatch.h" nogil:
                               double *variance) noexcept nogil
         void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, double eps, const double *x,
                              Py_ssize_t x_stride, const double *mean, const double *variance,
-                             const double *gamma, const double *beta, double *y,
+                             const double *gamma, const double *beta, const double *r,
+                             Py_ssize_t r_stride, const fc_activation *f, double *y,
                              Py_ssize_t y_stride) noexcept nogil
         void (*norm_sums)(Py_ssize_t rows, Py_ssize_t cols, double eps, const double *x,
                           Py_ssize_t x_stride, const double *mean, const double *variance,
-                          const double *dy, Py_ssize_t dy_stride, double *sum,
+                          const double *gamma, const double *beta, const fc_activation *f,
+                          const double *y, Py_ssize_t y_stride, const double *dy,
+                          Py_ssize_t dy_stride, double *dz, Py_ssize_t dz_stride, double *sum,
                           double *sum_xhat) noexcept nogil
         void (*norm_sums_merge)(Py_ssize_t pieces, Py_ssize_t channels, Py_ssize_t first,
                                 Py_ssize_t last, int accumulate, double *scratch, double *dgamma,
                                 double *dbeta) noexcept nogil
         void (*norm_backward)(Py_ssize_t rows, Py_ssize_t cols, double eps, double weight,
                               const double *x, Py_ssize_t x_stride, const double *mean,
-                              const double *variance, const double *gamma, const double *sum,
-                              const double *sum_xhat, const double *dy, Py_ssize_t dy_stride,
-                              double *dx, Py_ssize_t dx_stride) noexcept nogil
-        void (*norm_backward_constant)(Py_ssize_t rows, Py_ssize_t cols, double eps,
-                                       const double *variance, const double *gamma,
-                                       const double *dy, Py_ssize_t dy_stride, double *dx,
-                                       Py_ssize_t dx_stride) noexcept nogil
+                              const double *variance, const double *gamma, const double *beta,
+                              const fc_activation *f, const double *sum, const double *sum_xhat,
+                              const double *dy, Py_ssize_t dy_stride, double *dx,
+                              Py_ssize_t dx_stride) noexcept nogil
         void (*norm_update_running)(Py_ssize_t channels, double momentum, const double *batch,
                                     double *running) noexcept nogil
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,

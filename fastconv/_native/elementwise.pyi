@@ -27,6 +27,7 @@ class Add(RowStep):
         b_stride: int,
         y: int,
         y_stride: int,
+        activation: tuple[int, float, float, float] | None = None,
     ) -> None: ...
 
 class Affine(RowStep):

@@ -4,7 +4,8 @@ import numpy as np
 
 from libc.stdint cimport int32_t, int64_t
 
-from fastconv._native.dispatch cimport f32, f64
+from fastconv._native.activation cimport carried
+from fastconv._native.dispatch cimport f32, f64, fc_activation
 from fastconv._native.split cimport PIECE, RowStep, SplitStep, blocks
 from fastconv._native.step cimport Context, fail
 
@@ -67,11 +68,17 @@ cdef inline void fill(Context *c, Py_ssize_t rows, Py_ssize_t cols, double value
 
 
 cdef class Add(RowStep):
-    """y = a + b; y may be the slot of a or b. Parameters as in `Copy`."""
+    """y = f(a + b); y may be the slot of a or b.
 
+    Parameters as in `Copy`; f is linear (None), relu or leaky_relu, as (kind, alpha, beta, gamma)
+    of `activation.ActivationForward`.
+    """
+
+    cdef fc_activation f
     cdef Py_ssize_t a, a_stride, b, b_stride, y, y_stride
 
-    def __init__(self, pixels, channels, a, a_stride, b, b_stride, y, y_stride):
+    def __init__(self, pixels, channels, a, a_stride, b, b_stride, y, y_stride, activation=None):
+        self.f = carried(activation)
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.a_stride = stride_of("a_stride", a_stride, channels)
         self.b_stride = stride_of("b_stride", b_stride, channels)
@@ -91,11 +98,11 @@ cdef class Add(RowStep):
         cdef Py_ssize_t y = self.at(first, self.y_stride)
         if c.f64:
             f64.add(rows, cols, <double *> c.ptr[self.a] + a, self.a_stride,
-                    <double *> c.ptr[self.b] + b, self.b_stride,
+                    <double *> c.ptr[self.b] + b, self.b_stride, &self.f,
                     <double *> c.ptr[self.y] + y, self.y_stride)
         else:
             f32.add(rows, cols, <float *> c.ptr[self.a] + a, self.a_stride,
-                    <float *> c.ptr[self.b] + b, self.b_stride,
+                    <float *> c.ptr[self.b] + b, self.b_stride, &self.f,
                     <float *> c.ptr[self.y] + y, self.y_stride)
 
 

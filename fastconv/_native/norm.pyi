@@ -1,6 +1,8 @@
 """Batch normalisation: statistics, the map itself and its gradients."""
 
-from fastconv._native.split import RowStep, SplitStep
+from fastconv._native.split import SplitStep
+
+Pointwise = tuple[int, float, float, float]
 
 class BatchNormStatistics(SplitStep):
     def __init__(
@@ -16,7 +18,7 @@ class BatchNormStatistics(SplitStep):
     @staticmethod
     def scratch(channels: int) -> int: ...
 
-class BatchNormForward(RowStep):
+class BatchNormForward(SplitStep):
     def __init__(
         self,
         pixels: int,
@@ -30,6 +32,9 @@ class BatchNormForward(RowStep):
         beta: int,
         y: int,
         y_stride: int,
+        activation: Pointwise | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...
 
 class BatchNormUpdateRunning(SplitStep):
@@ -63,6 +68,12 @@ class BatchNormBackward(SplitStep):
         scratch: int,
         accumulate: bool = False,
         batch_statistics: bool = True,
+        activation: Pointwise | None = None,
+        beta: int = -1,
+        y: int = -1,
+        y_stride: int | None = None,
+        dz: int = -1,
+        dz_stride: int | None = None,
     ) -> None: ...
     @staticmethod
     def scratch(channels: int) -> int: ...

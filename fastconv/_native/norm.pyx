@@ -1,12 +1,15 @@
 """Batch normalisation: statistics, the map itself and its gradients.
 
+A residual and a piecewise linear activation behind the normalisation can go with it in its passes.
+
 Rows are all pixels of the batch, n · pixels of them. Sums over rows are cut into at most PIECES
 pieces by their number alone and merged in a fixed tree, so that threads change no bit. Scratch
 holds two results a piece and channel: ``scratch(channels)`` elements, whatever the batch.
 """
 
-from fastconv._native.dispatch cimport f32, f64
-from fastconv._native.split cimport PIECE, RowStep, SplitStep, blocks
+from fastconv._native.activation cimport carried
+from fastconv._native.dispatch cimport f32, f64, fc_activation, real
+from fastconv._native.split cimport COLUMNS, PIECE, PIECES, SplitStep, blocks, piece_rows
 from fastconv._native.step cimport Context
 
 from fastconv._native.checks import (
@@ -14,17 +17,15 @@ from fastconv._native.checks import (
 )
 
 cdef enum:
-    PIECES = 64     # of a sum, at most: as many threads find work
-    SHORTEST = 128  # rows of a piece, at least
-    COLUMNS = 64    # channels of one piece of a merge
+    MAP_ROWS = 32   # rows of one piece of a map, at least: a piece begins with roots and divisions
 
 cdef enum:  # phases of a step
     SUM, MERGE, MAP
 
 
-cdef inline Py_ssize_t piece_rows(Py_ssize_t rows) noexcept nogil:
-    """Rows of one piece of a sum over ``rows``."""
-    return max(SHORTEST, blocks(rows, PIECES))
+cdef inline real *at(const Context *c, Py_ssize_t slot, Py_ssize_t element, real *_) noexcept nogil:
+    """The address of an element of a slot; NULL for slot −1."""
+    return <real *> c.ptr[slot] + element if slot >= 0 else NULL
 
 
 cdef class _Statistics(SplitStep):
@@ -100,8 +101,8 @@ cdef class BatchNormStatistics(_Statistics):
                         f + self.channels)
 
 
-cdef class BatchNormForward(RowStep):
-    """y = gamma (x − mean) / sqrt(variance + eps) + beta; y may be x's slot.
+cdef class BatchNormForward(SplitStep):
+    """y = f(gamma (x − mean) / sqrt(variance + eps) + beta + residual); y may be x's slot.
 
     Parameters
     ----------
@@ -116,13 +117,19 @@ cdef class BatchNormForward(RowStep):
         Slots, (channels,): the batch's in training, the running ones at inference.
     gamma, beta : int
         Slots, (channels,); −1: ones, zeros.
+    activation : (kind, alpha, beta, gamma), optional
+        f as in `activation.ActivationForward`: linear (None), relu or leaky_relu.
+    residual, residual_stride : int
+        Slot, (n, pixels, channels), and its pixel stride; −1: none.
     """
 
     cdef double eps
-    cdef Py_ssize_t x, x_stride, mean, variance, gamma, beta, y, y_stride
+    cdef fc_activation f
+    cdef Py_ssize_t pixels, channels, x, x_stride, mean, variance, gamma, beta, y, y_stride
+    cdef Py_ssize_t residual, residual_stride
 
     def __init__(self, pixels, channels, eps, x, x_stride, mean, variance, gamma, beta, y,
-                 y_stride):
+                 y_stride, activation=None, residual=-1, residual_stride=None):
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.eps = number("eps", eps, 0)
         self.x_stride = stride_of("x_stride", x_stride, channels)
@@ -133,24 +140,39 @@ cdef class BatchNormForward(RowStep):
         self.writes = (strided(y, pixels, channels, y_stride),)
         self.x, self.y, self.mean, self.variance = x, y, mean, variance
         self.gamma, self.beta = gamma, beta
-        self.cost = 2
+        self.f = carried(activation)
+        self.residual, self.residual_stride = whole("residual", residual, -1), channels
+        if residual >= 0:
+            distinct(residual=residual, y=y)
+            self.residual_stride = stride_of("residual_stride", residual_stride, channels)
+            self.reads += (strided(residual, pixels, channels, residual_stride),)
 
-    cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
-                   Py_ssize_t cols) noexcept nogil:
-        cdef Py_ssize_t x = first * self.x_stride, y = first * self.y_stride
+    cdef void run(self, Context *c) noexcept nogil:
+        self.split(c, MAP, c.n * self.pixels, max(MAP_ROWS, PIECE // self.channels),
+                   2.0 * self.channels)
+
+    cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
         if c.f64:
-            f64.norm_forward(rows, cols, self.eps, <double *> c.ptr[self.x] + x, self.x_stride,
-                             <double *> c.ptr[self.mean], <double *> c.ptr[self.variance],
-                             <double *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                             <double *> c.ptr[self.beta] if self.beta >= 0 else NULL,
-                             <double *> c.ptr[self.y] + y, self.y_stride)
+            norm_forward(self, c, first, last - first, <double *> NULL)
         else:
-            f32.norm_forward(rows, cols, <float> self.eps, <float *> c.ptr[self.x] + x,
-                             self.x_stride, <float *> c.ptr[self.mean],
-                             <float *> c.ptr[self.variance],
-                             <float *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                             <float *> c.ptr[self.beta] if self.beta >= 0 else NULL,
-                             <float *> c.ptr[self.y] + y, self.y_stride)
+            norm_forward(self, c, first, last - first, <float *> NULL)
+
+
+cdef void norm_forward(BatchNormForward s, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                       real *_) noexcept nogil:
+    cdef real *x = at(c, s.x, first * s.x_stride, _)
+    cdef real *y = at(c, s.y, first * s.y_stride, _)
+    cdef real *residual = at(c, s.residual, first * s.residual_stride, _)
+    cdef real *mean = at(c, s.mean, 0, _)
+    cdef real *variance = at(c, s.variance, 0, _)
+    cdef real *gamma = at(c, s.gamma, 0, _)
+    cdef real *beta = at(c, s.beta, 0, _)
+    if real is float:
+        f32.norm_forward(rows, s.channels, <float> s.eps, x, s.x_stride, mean, variance, gamma,
+                         beta, residual, s.residual_stride, &s.f, y, s.y_stride)
+    else:
+        f64.norm_forward(rows, s.channels, s.eps, x, s.x_stride, mean, variance, gamma, beta,
+                         residual, s.residual_stride, &s.f, y, s.y_stride)
 
 
 def _vectors(channels, *slots, absent=False):
@@ -202,8 +224,8 @@ cdef class BatchNormUpdateRunning(SplitStep):
 cdef class BatchNormBackward(_Statistics):
     """Gradients of `BatchNormForward`; dy and dx may be one slot.
 
-    With x̂ the normalised x and m = n · pixels: dbeta = Σ dy, dgamma = Σ dy x̂ and
-    dx = gamma / sqrt(variance + eps) · (dy − dbeta / m − x̂ dgamma / m).
+    With x̂ the normalised x, m = n · pixels and g = dy f': dbeta = Σ g, dgamma = Σ g x̂ and
+    dx = gamma / sqrt(variance + eps) · (g − dbeta / m − x̂ dgamma / m). The residual receives g.
 
     Parameters
     ----------
@@ -218,17 +240,24 @@ cdef class BatchNormBackward(_Statistics):
     accumulate : bool
         Add to dgamma and dbeta, as a run with ``accumulate`` does; else they are overwritten.
     batch_statistics : bool
-        Mean and variance are the batch's own; False: constants, dx = gamma / sqrt(…) · dy.
+        Mean and variance are the batch's own; False: constants, dx = gamma / sqrt(…) · g.
+    activation, beta
+        As in `BatchNormForward`: f' is taken from its value, which is computed again from x.
+    y, y_stride, dz, dz_stride : int
+        Where forward added a residual: slots of its output, from which f' is taken instead, and of
+        g, which is written; dz may be dy's slot. −1: no residual.
     """
 
     cdef double eps
+    cdef fc_activation f
     cdef bint accumulate, batch_statistics
-    cdef Py_ssize_t x, x_stride, mean, variance, gamma, dy, dy_stride, dx, dx_stride
-    cdef Py_ssize_t dgamma, dbeta, scratch_
+    cdef Py_ssize_t x, x_stride, mean, variance, gamma, beta, dy, dy_stride, dx, dx_stride
+    cdef Py_ssize_t y, y_stride, dz, dz_stride, dgamma, dbeta, scratch_
 
     def __init__(self, pixels, channels, eps, x, x_stride, mean, variance, gamma, dy, dy_stride,
                  dx, dx_stride, dgamma, dbeta, scratch, bint accumulate=False,
-                 bint batch_statistics=True):
+                 bint batch_statistics=True, activation=None, beta=-1, y=-1, y_stride=None, dz=-1,
+                 dz_stride=None):
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.eps = number("eps", eps, 0)
         self.x_stride = stride_of("x_stride", x_stride, channels)
@@ -238,49 +267,54 @@ cdef class BatchNormBackward(_Statistics):
         in_place(x, x_stride, dx, dx_stride)
         grads = _vectors(channels, dgamma, dbeta, absent=True)
         self.reads = (strided(x, pixels, channels, x_stride), *_vectors(channels, mean, variance),
-                      *_vectors(channels, gamma, absent=True),
+                      *_vectors(channels, gamma, beta, absent=True),
                       strided(dy, pixels, channels, dy_stride))
         self.writes = (*grads, extent(scratch, 0, self.scratch(channels)))
         if whole("dx", dx, -1) >= 0:
             self.writes += (strided(dx, pixels, channels, dx_stride),)
-        self.x, self.mean, self.variance, self.gamma = x, mean, variance, gamma
+        self.x, self.mean, self.variance, self.gamma, self.beta = x, mean, variance, gamma, beta
         self.dy, self.dx, self.dgamma, self.dbeta, self.scratch_ = dy, dx, dgamma, dbeta, scratch
         self.accumulate, self.batch_statistics = accumulate, batch_statistics
+        self.f = carried(activation)
+        self.take_residual(y, y_stride, dz, dz_stride)
+
+    cdef take_residual(self, y, y_stride, dz, dz_stride):
+        self.y, self.dz = whole("y", y, -1), whole("dz", dz, -1)
+        self.y_stride = self.dz_stride = self.channels
+        if (y < 0) != (dz < 0):
+            raise ValueError(f"y and dz come together, not {y} and {dz}")
+        if y < 0:
+            return
+        distinct(x=self.x, y=y, dz=dz)
+        self.y_stride = stride_of("y_stride", y_stride, self.channels)
+        self.dz_stride = stride_of("dz_stride", dz_stride, self.channels)
+        in_place(self.dy, self.dy_stride, dz, dz_stride)
+        in_place(dz, dz_stride, self.dx, self.dx_stride)
+        self.reads += (strided(y, self.pixels, self.channels, y_stride),)
+        self.writes += (strided(dz, self.pixels, self.channels, dz_stride),)
 
     cdef void run(self, Context *c) noexcept nogil:
-        if self.dgamma >= 0 or self.dbeta >= 0 or (self.dx >= 0 and self.batch_statistics):
+        cdef bint sums = self.dgamma >= 0 or self.dbeta >= 0 or self.dz >= 0
+        if sums or (self.dx >= 0 and self.batch_statistics):
             self.sums(c)
         if self.dx >= 0:
-            self.split(c, MAP, c.n * self.pixels, max(1, PIECE // self.channels),
+            self.split(c, MAP, c.n * self.pixels, max(MAP_ROWS, PIECE // self.channels),
                        3.0 * self.channels)
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
         cdef Py_ssize_t rows = c.n * self.pixels, block = piece_rows(rows), i
         if phase == SUM:
             for i in range(first, last):
-                self.piece(c, i * block, min(block, rows - i * block), 2 * i * self.channels)
+                if c.f64:
+                    norm_sums(self, c, i, block, min(block, rows - i * block), <double *> NULL)
+                else:
+                    norm_sums(self, c, i, block, min(block, rows - i * block), <float *> NULL)
         elif phase == MERGE:
             self.merge(c, blocks(rows, block), first, last)
-        elif self.batch_statistics:
-            self.map(c, first, last - first, 1.0 / rows)
+        elif c.f64:
+            norm_backward(self, c, first, last - first, 1.0 / rows, <double *> NULL)
         else:
-            self.map_constant(c, first, last - first)
-
-    cdef void piece(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
-                    Py_ssize_t out) noexcept nogil:
-        cdef Py_ssize_t x = first * self.x_stride, dy = first * self.dy_stride
-        cdef double *d = <double *> c.ptr[self.scratch_] + out
-        cdef float *f = <float *> c.ptr[self.scratch_] + out
-        if c.f64:
-            f64.norm_sums(rows, self.channels, self.eps, <double *> c.ptr[self.x] + x,
-                          self.x_stride, <double *> c.ptr[self.mean],
-                          <double *> c.ptr[self.variance], <double *> c.ptr[self.dy] + dy,
-                          self.dy_stride, d, d + self.channels)
-        else:
-            f32.norm_sums(rows, self.channels, <float> self.eps, <float *> c.ptr[self.x] + x,
-                          self.x_stride, <float *> c.ptr[self.mean],
-                          <float *> c.ptr[self.variance], <float *> c.ptr[self.dy] + dy,
-                          self.dy_stride, f, f + self.channels)
+            norm_backward(self, c, first, last - first, 1.0 / rows, <float *> NULL)
 
     cdef void merge(self, Context *c, Py_ssize_t pieces, Py_ssize_t first,
                     Py_ssize_t last) noexcept nogil:
@@ -288,46 +322,58 @@ cdef class BatchNormBackward(_Statistics):
         if c.f64:
             f64.norm_sums_merge(pieces, self.channels, first, last, add,
                                 <double *> c.ptr[self.scratch_],
-                                <double *> c.ptr[self.dgamma] if self.dgamma >= 0 else NULL,
-                                <double *> c.ptr[self.dbeta] if self.dbeta >= 0 else NULL)
+                                at(c, self.dgamma, 0, <double *> NULL),
+                                at(c, self.dbeta, 0, <double *> NULL))
         else:
             f32.norm_sums_merge(pieces, self.channels, first, last, add,
                                 <float *> c.ptr[self.scratch_],
-                                <float *> c.ptr[self.dgamma] if self.dgamma >= 0 else NULL,
-                                <float *> c.ptr[self.dbeta] if self.dbeta >= 0 else NULL)
+                                at(c, self.dgamma, 0, <float *> NULL),
+                                at(c, self.dbeta, 0, <float *> NULL))
 
-    cdef void map(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
-                  double weight) noexcept nogil:
-        cdef Py_ssize_t x = first * self.x_stride, dy = first * self.dy_stride
-        cdef Py_ssize_t dx = first * self.dx_stride
-        cdef double *d = <double *> c.ptr[self.scratch_]
-        cdef float *f = <float *> c.ptr[self.scratch_]
-        if c.f64:
-            f64.norm_backward(rows, self.channels, self.eps, weight,
-                              <double *> c.ptr[self.x] + x, self.x_stride,
-                              <double *> c.ptr[self.mean], <double *> c.ptr[self.variance],
-                              <double *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                              d, d + self.channels, <double *> c.ptr[self.dy] + dy,
-                              self.dy_stride, <double *> c.ptr[self.dx] + dx, self.dx_stride)
-        else:
-            f32.norm_backward(rows, self.channels, <float> self.eps, <float> weight,
-                              <float *> c.ptr[self.x] + x, self.x_stride,
-                              <float *> c.ptr[self.mean], <float *> c.ptr[self.variance],
-                              <float *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                              f, f + self.channels, <float *> c.ptr[self.dy] + dy,
-                              self.dy_stride, <float *> c.ptr[self.dx] + dx, self.dx_stride)
 
-    cdef void map_constant(self, Context *c, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-        cdef Py_ssize_t dy = first * self.dy_stride, dx = first * self.dx_stride
-        if c.f64:
-            f64.norm_backward_constant(
-                rows, self.channels, self.eps, <double *> c.ptr[self.variance],
-                <double *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                <double *> c.ptr[self.dy] + dy, self.dy_stride,
-                <double *> c.ptr[self.dx] + dx, self.dx_stride)
-        else:
-            f32.norm_backward_constant(
-                rows, self.channels, <float> self.eps, <float *> c.ptr[self.variance],
-                <float *> c.ptr[self.gamma] if self.gamma >= 0 else NULL,
-                <float *> c.ptr[self.dy] + dy, self.dy_stride,
-                <float *> c.ptr[self.dx] + dx, self.dx_stride)
+cdef void norm_sums(BatchNormBackward s, Context *c, Py_ssize_t piece, Py_ssize_t block,
+                    Py_ssize_t rows, real *_) noexcept nogil:
+    """The two sums of a piece, and its g where that is wanted."""
+    cdef Py_ssize_t first = piece * block
+    cdef real *x = at(c, s.x, first * s.x_stride, _)
+    cdef real *y = at(c, s.y, first * s.y_stride, _)
+    cdef real *dy = at(c, s.dy, first * s.dy_stride, _)
+    cdef real *dz = at(c, s.dz, first * s.dz_stride, _)
+    cdef real *out = at(c, s.scratch_, 2 * piece * s.channels, _)
+    cdef real *mean = at(c, s.mean, 0, _)
+    cdef real *variance = at(c, s.variance, 0, _)
+    cdef real *gamma = at(c, s.gamma, 0, _)
+    cdef real *beta = at(c, s.beta, 0, _)
+    if real is float:
+        f32.norm_sums(rows, s.channels, <float> s.eps, x, s.x_stride, mean, variance, gamma, beta,
+                      &s.f, y, s.y_stride, dy, s.dy_stride, dz, s.dz_stride, out, out + s.channels)
+    else:
+        f64.norm_sums(rows, s.channels, s.eps, x, s.x_stride, mean, variance, gamma, beta,
+                      &s.f, y, s.y_stride, dy, s.dy_stride, dz, s.dz_stride, out, out + s.channels)
+
+
+cdef void norm_backward(BatchNormBackward s, Context *c, Py_ssize_t first, Py_ssize_t rows,
+                        double weight, real *_) noexcept nogil:
+    """dx from dy; from g, where the sums have written it."""
+    cdef fc_activation f = s.f
+    cdef real *x = at(c, s.x, first * s.x_stride, _)
+    cdef real *dy = at(c, s.dy, first * s.dy_stride, _)
+    cdef real *dx = at(c, s.dx, first * s.dx_stride, _)
+    cdef real *sums = at(c, s.scratch_ if s.batch_statistics else -1, 0, _)
+    cdef real *mean = at(c, s.mean, 0, _)
+    cdef real *variance = at(c, s.variance, 0, _)
+    cdef real *gamma = at(c, s.gamma, 0, _)
+    cdef real *beta = at(c, s.beta, 0, _)
+    cdef Py_ssize_t dy_stride = s.dy_stride
+    if s.dz >= 0:
+        dy, dy_stride = at(c, s.dz, first * s.dz_stride, _), s.dz_stride
+        f.kind = 0  # linear
+    if real is float:
+        f32.norm_backward(rows, s.channels, <float> s.eps, <float> weight, x, s.x_stride, mean,
+                          variance, gamma, beta, &f, sums,
+                          sums + s.channels if sums is not NULL else NULL, dy, dy_stride, dx,
+                          s.dx_stride)
+    else:
+        f64.norm_backward(rows, s.channels, s.eps, weight, x, s.x_stride, mean, variance, gamma,
+                          beta, &f, sums, sums + s.channels if sums is not NULL else NULL, dy,
+                          dy_stride, dx, s.dx_stride)

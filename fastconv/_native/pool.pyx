@@ -1,6 +1,6 @@
 """Max and average pooling, over windows and over whole images."""
 
-from libc.stdint cimport int32_t, uint16_t
+from libc.stdint cimport int32_t
 
 from fastconv._native.dispatch cimport f32, f64, fc_window
 from fastconv._native.split cimport PIECE, SplitStep
@@ -56,6 +56,11 @@ cdef class PoolGeometry:
         self.y_stride = stride_of("y_stride", y_stride, channels)
 
     @property
+    def index_size(self):
+        """Bytes of a winning tap's number."""
+        return 1 if self.taps <= 256 else 2
+
+    @property
     def taps(self):
         """Pixels of a window."""
         return self.window.window[0] * self.window.window[1] * self.window.window[2]
@@ -71,9 +76,9 @@ cdef class PoolGeometry:
         return strided(slot, d * h * w, self.channels, self.y_stride)
 
     def index_extent(self, slot):
-        """What a step touches of the winning taps: uint16, without gaps."""
+        """What a step touches of the winning taps: ``index_size`` bytes each, without gaps."""
         d, h, w = self.out_size
-        return extent(slot, d * h * w * self.channels, 0, 2)
+        return extent(slot, d * h * w * self.channels, 0, self.index_size)
 
 
 cdef class _Pool(SplitStep):
@@ -106,13 +111,16 @@ cdef class MaxPoolForward(_Pool):
     x, y : int
         Slots, (n, D, H, W, channels) and (n, OD, OH, OW, channels).
     index : int
-        Slot, (n, OD, OH, OW, channels) uint16: the winning tap, (td · KH + th) · KW + tw. −1: none.
+        Slot, (n, OD, OH, OW, channels) uint8, or uint16 where the geometry's ``index_size`` is 2:
+        the winning tap, (td · KH + th) · KW + tw. −1: none.
     """
 
     cdef Py_ssize_t x, y, index
+    cdef int bytes
 
     def __init__(self, PoolGeometry geometry not None, x, y, index=-1):
         self.take(geometry, False)
+        self.bytes = geometry.index_size
         if whole("index", index, -1) >= 0 and geometry.taps > 65536:
             raise ValueError(f"a window of {geometry.taps} taps has no 16-bit index")
         distinct(x=x, y=y)
@@ -123,15 +131,15 @@ cdef class MaxPoolForward(_Pool):
         self.x, self.y, self.index = x, y, index
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-        cdef uint16_t *index = <uint16_t *> c.ptr[self.index] if self.index >= 0 else NULL
+        cdef void *index = c.ptr[self.index] if self.index >= 0 else NULL
         if c.f64:
             f64.max_pool_forward(&self.window, self.channels, <double *> c.ptr[self.x],
                                  self.x_stride, <double *> c.ptr[self.y], self.y_stride, index,
-                                 first, last)
+                                 self.bytes, first, last)
         else:
             f32.max_pool_forward(&self.window, self.channels, <float *> c.ptr[self.x],
                                  self.x_stride, <float *> c.ptr[self.y], self.y_stride, index,
-                                 first, last)
+                                 self.bytes, first, last)
 
 
 cdef class MaxPoolBackward(_Pool):
@@ -150,24 +158,26 @@ cdef class MaxPoolBackward(_Pool):
     """
 
     cdef Py_ssize_t dy, index, dx
+    cdef int bytes
 
     def __init__(self, PoolGeometry geometry not None, dy, index, dx):
         self.take(geometry, True)
+        self.bytes = geometry.index_size
         distinct(dy=dy, index=index, dx=dx)
         self.reads = (geometry.y_extent(dy), geometry.index_extent(index))
         self.writes = (geometry.x_extent(dx),)
         self.dy, self.index, self.dx = dy, index, dx
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-        cdef const uint16_t *index = <const uint16_t *> c.ptr[self.index]
+        cdef const void *index = c.ptr[self.index]
         if c.f64:
             f64.max_pool_backward(&self.window, self.channels, <double *> c.ptr[self.dy],
-                                  self.y_stride, index, <double *> c.ptr[self.dx], self.x_stride,
-                                  first, last)
+                                  self.y_stride, index, self.bytes, <double *> c.ptr[self.dx],
+                                  self.x_stride, first, last)
         else:
             f32.max_pool_backward(&self.window, self.channels, <float *> c.ptr[self.dy],
-                                  self.y_stride, index, <float *> c.ptr[self.dx], self.x_stride,
-                                  first, last)
+                                  self.y_stride, index, self.bytes, <float *> c.ptr[self.dx],
+                                  self.x_stride, first, last)
 
 
 cdef class AveragePoolForward(_Pool):

@@ -9,6 +9,15 @@ cdef inline Py_ssize_t blocks(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
     """Blocks of `size` that hold `count`."""
     return (count + size - 1) // size
 
+cdef enum:
+    PIECES = 64     # of a sum over rows, at most: as many threads find work
+    SHORTEST = 128  # rows of a piece, at least
+    COLUMNS = 64    # channels of one piece of a merge
+
+cdef inline Py_ssize_t piece_rows(Py_ssize_t rows) noexcept nogil:
+    """Rows of one piece of a sum over `rows`."""
+    return max(SHORTEST, blocks(rows, PIECES))
+
 cdef class SplitStep(Step):
     cdef void split(self, Context *c, int phase, Py_ssize_t count, Py_ssize_t block,
                     double cost) noexcept nogil

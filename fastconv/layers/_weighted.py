@@ -4,8 +4,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
-from fastconv._native import conv, depthwise, winograd
-from fastconv.activations import Activation
+from fastconv._native import activation, conv, depthwise, winograd
+from fastconv.activations import LINEAR, Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
 
@@ -37,23 +37,27 @@ class _Weighted(Layer):
         """
         frame.saved.padded = None if x is frame.inputs[0] else x
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
-        self._emit_product(b, geometry, x, y, self._epilogue(b))
-        if self.activation.epilogue is None:
-            self.activation.forward(b, y, y)
+        f = self.function(frame)
+        self._emit_product(b, geometry, x, y, self._epilogue(b, f))
+        if f.epilogue is None:
+            f.forward(b, y, y)
 
-    def _epilogue(self, b: "Builder") -> dict[str, Any]:
+    def function(self, frame: Frame) -> Activation:
+        """f: the layer's own, or that of a node which follows it."""
+        return self.activation if frame.activation == LINEAR else frame.activation
+
+    def _epilogue(self, b: "Builder", f: Activation) -> dict[str, Any]:
         """Bias and activation as arguments of the step that can apply both on its way out."""
         return {
             "bias": b.parameter(self.bias),
-            "activation": self.activation.epilogue or 0,
-            "slope": self.activation.alpha,
+            "activation": f.epilogue or 0,
+            "slope": f.alpha,
         }
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
-        dz = self.activation.backward(b, frame.output, dy)
+        dz = self._emit_through(b, frame, dy)
         if self.trainable:
-            self._emit_bias_gradient(b, dz)
             padded = frame.saved.padded
             x = padded or frame.inputs[0]
             geometry = self.geometry(x, x.stride, dz.stride, padded is not None)
@@ -65,16 +69,23 @@ class _Weighted(Layer):
         self._emit_transposed(b, geometry, dz, dx)
         return [dx]
 
-    def _emit_bias_gradient(self, b: "Builder", dz: "Value") -> None:
-        if self.bias is None:
-            return
+    def _emit_through(self, b: "Builder", frame: Frame, dy: "Value") -> "Value":
+        """dz, the gradient before f, and its sum for the bias: in one pass where f allows it."""
+        f, y = self.function(frame), frame.output
+        if self.bias is None or not self.trainable:
+            return f.backward(b, y, dy)
+        together = f.piecewise_linear and not dy.pre_activation
+        dz = b.in_place(dy) if together else f.backward(b, y, dy)
         db, add = b.gradient(self.bias)
-        scratch = b.buffer(0, conv.BiasGradient.scratch_size(dz.channels))
-        step = conv.BiasGradient(
-            pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-            dy=dz.slot, db=db, scratch=scratch, accumulate=add,
+        b.emit(
+            activation.BiasBackward(
+                f.arguments if together else None, y.pixels, y.channels, y.slot, y.stride,
+                dy.slot if together else dz.slot, dy.stride if together else dz.stride,
+                dz.slot, dz.stride, db,
+                b.buffer(0, activation.BiasBackward.scratch(y.channels)), accumulate=add,
+            )
         )  # fmt: skip
-        b.emit(step)
+        return dz
 
     def _emit_product(
         self,

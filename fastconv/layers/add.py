@@ -28,19 +28,22 @@ class Add(Layer):
 
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         y = b.output(frame.inputs[0].shape)
-        left = frame.inputs[0]
-        for right in frame.inputs[1:]:
+        left, *others = frame.inputs
+        for right in others:
+            last = right is others[-1]
             b.emit(
                 elementwise.Add(
                     y.pixels, y.channels,
                     left.slot, left.stride, right.slot, right.stride, y.slot, y.stride,
+                    activation=frame.activation.arguments if last else None,
                 )
             )  # fmt: skip
             left = y
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        return [dy.shared() for _ in frame.inputs]
+        dz = frame.activation.backward(b, frame.output, dy)
+        return [dz.shared() for _ in frame.inputs]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         terms = scope.alike(inputs)

@@ -93,6 +93,7 @@ class BatchNormalization(Layer):
 
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
+        residual = frame.inputs[1] if len(frame.inputs) == 2 else None
         y = b.output(x.shape)
         c = x.channels
         frame.saved.from_batch = b.training and self.trainable
@@ -111,19 +112,29 @@ class BatchNormalization(Layer):
             norm.BatchNormForward(
                 x.pixels, c, self.epsilon, x.slot, x.stride, mean, variance,
                 b.parameter(self.gamma), b.parameter(self.beta), y.slot, y.stride,
+                activation=frame.activation.arguments,
+                residual=residual.slot if residual else -1,
+                residual_stride=residual.stride if residual else None,
             )
         )  # fmt: skip
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        x = frame.inputs[0]
-        saved = frame.saved
-        dx = b.in_place(dy) if frame.needs[0] else None
+        x, saved, f = frame.inputs[0], frame.saved, frame.activation
         dgamma, dbeta, add = -1, -1, False
         if self.trainable and self.gamma is not None:
             dgamma, add = b.gradient(self.gamma)
         if self.trainable and self.beta is not None:
             dbeta, add = b.gradient(self.beta)
+        if not frame.needs[0] and dgamma == dbeta == -1:  # the residual's gradient alone
+            return [None, f.backward(b, frame.output, dy).shared()]
+        # without a residual, f' comes from x; with one it needs the output, and the residual needs
+        # dz: it is written while the sums are taken
+        dz, masked = dy, len(frame.inputs) == 2 and f.piecewise_linear
+        if masked:
+            dz = b.in_place(dy)
+        shared = len(frame.inputs) == 2 and frame.needs[1]
+        dx = b.in_place(dz.shared() if shared else dz) if frame.needs[0] else None
         b.emit(
             norm.BatchNormBackward(
                 x.pixels, x.channels, self.epsilon, x.slot, x.stride, saved.mean, saved.variance,
@@ -131,9 +142,12 @@ class BatchNormalization(Layer):
                 dx.slot if dx else -1, dx.stride if dx else x.channels,
                 dgamma, dbeta, b.buffer(0, norm.BatchNormBackward.scratch(x.channels)),
                 accumulate=add, batch_statistics=saved.from_batch,
+                activation=f.arguments, beta=b.parameter(self.beta),
+                y=frame.output.slot if masked else -1, y_stride=frame.output.stride,
+                dz=dz.slot if masked else -1, dz_stride=dz.stride,
             )
         )  # fmt: skip
-        return [dx]
+        return [dx, dz.shared() if shared else None][: len(frame.inputs)]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         x = inputs[0]

@@ -117,16 +117,16 @@ class Conv2DTranspose(_Convolution):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
-        self._emit_transposed(b, self.transpose_of(x, y), x, y, self._epilogue(b))
-        if self.activation.epilogue is None:
-            self.activation.forward(b, y, y)
+        f = self.function(frame)
+        self._emit_transposed(b, self.transpose_of(x, y), x, y, self._epilogue(b, f))
+        if f.epilogue is None:
+            f.forward(b, y, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         x = frame.inputs[0]
-        dz = self.activation.backward(b, frame.output, dy)
+        dz = self._emit_through(b, frame, dy)
         if self.trainable:
-            self._emit_bias_gradient(b, dz)
             self._emit_weight_gradient(b, self.transpose_of(x, dz), dz, x)
         if not frame.needs[0]:
             return [None]

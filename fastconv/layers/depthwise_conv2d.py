@@ -88,19 +88,19 @@ class DepthwiseConv2D(_Convolution):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
+        f = self.function(frame)
         wide = self._repeated(b, x)
         self._emit_product(
-            b, self.geometry(wide, wide.stride, y.stride), wide, y, self._epilogue(b)
+            b, self.geometry(wide, wide.stride, y.stride), wide, y, self._epilogue(b, f)
         )
-        if self.activation.epilogue is None:
-            self.activation.forward(b, y, y)
+        if f.epilogue is None:
+            f.forward(b, y, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         x = frame.inputs[0]
-        dz = self.activation.backward(b, frame.output, dy)
+        dz = self._emit_through(b, frame, dy)
         if self.trainable:
-            self._emit_bias_gradient(b, dz)
             wide = self._repeated(b, x)
             geometry = self.geometry(wide, wide.stride, dz.stride)
             self._emit_weight_gradient(b, geometry, wide, dz)

@@ -1,10 +1,12 @@
 """2-D max pooling."""
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from fastconv import shapes
 from fastconv._native import pool
+from fastconv.activations import LINEAR
 from fastconv.layer import Frame
 from fastconv.layers._pooling import _Pooling
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
-MOST_TAPS = 1 << 16  # the winner's place is kept in 16 bits
+MOST_TAPS = 1 << 16  # the winner's place is kept in a byte or two
 
 
 class MaxPooling2D(_Pooling):
@@ -38,18 +40,20 @@ class MaxPooling2D(_Pooling):
                 f"{self.name}: a window of {prod(self.pool_size)} pixels is too large to train "
                 f"with, at most {MOST_TAPS} are possible"
             )
-        winner = b.buffer(prod(y.shape), itemsize=2) if b.keep else -1
-        frame.saved.winner = winner
         geometry = self.geometry(x, x.stride, y.stride)
+        winner = b.buffer(prod(y.shape), itemsize=geometry.index_size) if b.keep else -1
+        frame.saved.winner = winner
         b.emit(pool.MaxPoolForward(geometry, x=x.slot, y=y.slot, index=winner))
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        x = frame.inputs[0]
+        x, f = frame.inputs[0], frame.input_activation
+        if f != LINEAR:  # the winners' values are y: a mask over the small map, not over x
+            dy = f.backward(b, frame.output, dy)
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dy.stride)
         b.emit(pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot))
-        return [dx]
+        return [replace(dx, pre_activation=f != LINEAR)]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         return self.window_to_onnx(scope, "MaxPool", inputs[0])

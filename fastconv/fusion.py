@@ -1,0 +1,134 @@
+"""Which nodes of a graph are carried out together: batch norm, residual sum and activation in one
+pass over memory instead of three.
+
+A *unit* is a chain of nodes whose first node's layer, the head, emits the steps of all of them. A
+value between two of them is never written. So a chain ends where such a value has another reader or
+is an output of the model. The head learns from its frame what it shall carry out: an activation to
+apply (``frame.activation``), a residual to add (an input behind its own). What a unit computes are
+the same numbers, to the bit, as its nodes would compute one by one.
+
+``FASTCONV_FUSION=0`` makes every node a unit of its own.
+"""
+
+import os
+from dataclasses import dataclass, replace
+
+from fastconv.activations import LINEAR
+from fastconv.activations import Activation as Function
+from fastconv.graph import Graph
+from fastconv.layer import Layer, Node, Tensor
+from fastconv.layers.activation import Activation
+from fastconv.layers.add import Add
+from fastconv.layers.batch_normalization import BatchNormalization
+from fastconv.layers.conv2d import Conv2D
+from fastconv.layers.conv2d_transpose import Conv2DTranspose
+from fastconv.layers.dense import Dense
+from fastconv.layers.depthwise_conv2d import DepthwiseConv2D
+from fastconv.layers.leaky_relu import LeakyReLU
+from fastconv.layers.max_pooling2d import MaxPooling2D
+from fastconv.layers.relu import ReLU
+
+ACTIVATIONS = (Activation, ReLU, LeakyReLU)
+PRODUCTS = (Conv2D, DepthwiseConv2D, Conv2DTranspose, Dense)
+HEADS = (BatchNormalization, Add, *PRODUCTS)  # these carry out an activation
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Nodes that one layer carries out.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        Of the nodes; the first, the head, emits all steps.
+    inputs : tuple of Tensor
+        The head's own, then the residual if there is one.
+    output : Tensor
+        Of the last node.
+    number : int
+        The head's place in the graph.
+    activation : activations.Activation
+        To be applied behind the head and the residual; linear: none.
+    input_activation : activations.Activation
+        Of the unit which made the input, whose derivative this one's backward passes.
+    """
+
+    layers: tuple[Layer, ...]
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    number: int
+    activation: Function = LINEAR
+    input_activation: Function = LINEAR
+
+    @property
+    def layer(self) -> Layer:
+        """The head."""
+        return self.layers[0]
+
+
+def units(graph: Graph) -> list[Unit]:
+    """The graph's nodes as units, in an order in which they can run: each unit stands where its
+    last node stood, when a residual has been computed too."""
+    alone = [
+        Unit((node.layer,), node.inputs, node.output, number)
+        for number, node in enumerate(graph.nodes)
+    ]
+    if os.environ.get("FASTCONV_FUSION") == "0":
+        return alone
+    readers = graph.consumers()
+    found: dict[Tensor, Unit] = {}
+    for node, unit in zip(graph.nodes, alone, strict=True):
+        inner = {
+            t: found[t] for t in node.inputs if readers[t] == [node] and t not in graph.outputs
+        }
+        head = _residual(node, inner) or _activation(node, inner)
+        if head is not None:
+            del found[next(t for t, u in inner.items() if u.number == head.number)]
+        found[node.output] = head or _behind(unit, inner)
+    return list(found.values())
+
+
+def _residual(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
+    """Batch norm with the sum that follows: the last of the summands that is one carries it out."""
+    if type(node.layer) is not Add or len(node.inputs) != 2:
+        return None
+    for tensor, other in (node.inputs[::-1], node.inputs):
+        head = inner.get(tensor)
+        if head and type(head.layer) is BatchNormalization and _is_plain(head):
+            layers = (*head.layers, node.layer)
+            return replace(head, layers=layers, inputs=(*head.inputs, other), output=node.output)
+    return None
+
+
+def _activation(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
+    """A layer with the piecewise linear activation that follows."""
+    f = _function(node.layer, ACTIVATIONS)
+    if f is None or not f.piecewise_linear:
+        return None
+    head = inner.get(node.inputs[0])
+    if head is None or head.activation != LINEAR or _function(head.layer, HEADS) != LINEAR:
+        return None
+    return replace(head, layers=(*head.layers, node.layer), output=node.output, activation=f)
+
+
+def _behind(unit: Unit, inner: dict[Tensor, Unit]) -> Unit:
+    """Max pooling passes the ReLU of the product before it: what it hands to a pixel is masked by
+    that pixel's value, and the value is the pooled one. (A slope would round otherwise where
+    windows overlap.)"""
+    maker = inner.get(unit.inputs[0]) if unit.inputs else None
+    if type(unit.layer) is not MaxPooling2D or maker is None:
+        return unit
+    own = _function(maker.layer, PRODUCTS)
+    f = own if own is not None and own != LINEAR else maker.activation
+    if own is None or not f.piecewise_linear or f.alpha != 0:
+        return unit
+    return replace(unit, input_activation=f)
+
+
+def _function(layer: Layer, among: tuple[type[Layer], ...]) -> Function | None:
+    """The layer's own activation if its class is one of these; a subclass may do otherwise."""
+    return getattr(layer, "activation", LINEAR) if type(layer) in among else None
+
+
+def _is_plain(unit: Unit) -> bool:
+    return len(unit.inputs) == 1 and unit.activation == LINEAR

@@ -1,0 +1,223 @@
+"""Nodes that are carried out together: which ones, and that nobody can tell from the numbers."""
+
+import random
+
+import numpy as np
+import pytest
+from gradient_check import NotDifferentiable, directional_check
+from test_graphs import double, grow, poisoned_arenas
+
+import fastconv as fc
+from fastconv import layers
+from fastconv.fusion import units
+from fastconv.graph import Graph
+
+__all__ = ["double", "poisoned_arenas"]
+
+RELUS = {
+    "relu": layers.ReLU,
+    "relu6": lambda: layers.ReLU(max_value=0.6),
+    "general": lambda: layers.ReLU(0.8, 0.1, 0.2),
+    "leaky": lambda: layers.LeakyReLU(0.3),
+}
+
+
+def block(x, relu="relu", residual=True, **options):
+    """conv, batch norm, the sum with x, activation."""
+    y = layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False)(x)
+    y = layers.BatchNormalization(**options)(y)
+    y = layers.Add()([y, x]) if residual else y
+    return RELUS[relu]()(y)
+
+
+def names(inputs, outputs):
+    """What each unit is made of: its layer's class, residual, activation."""
+    return [
+        (
+            type(u.layer).__name__,
+            len(u.inputs) - (u.layer.arity or len(u.inputs)),
+            u.activation.name,
+        )
+        for u in units(Graph(inputs, outputs))
+        if not isinstance(u.layer, layers.InputLayer)
+    ]
+
+
+def test_what_is_carried_out_together():
+    x = fc.Input((6, 6, 3))
+    assert names(x, block(x)) == [("Conv2D", 0, "linear"), ("BatchNormalization", 1, "relu")]
+    assert names(x, block(x, residual=False))[1] == ("BatchNormalization", 0, "relu")
+    assert names(x, layers.ReLU()(layers.Add()([x, x]))) == [("Add", 0, "relu")]
+    assert names(x, layers.ReLU()(layers.Conv2D(2, 1)(x))) == [("Conv2D", 0, "relu")]
+    assert names(x, layers.LeakyReLU()(layers.Dense(2)(x))) == [("Dense", 0, "leaky_relu")]
+    assert len(names(x, layers.ReLU()(layers.Conv2D(2, 1, activation="tanh")(x)))) == 2
+    assert len(names(x, layers.Activation("tanh")(layers.BatchNormalization()(x)))) == 2
+    assert len(names(x, layers.ReLU()(layers.ReLU()(layers.BatchNormalization()(x))))) == 2
+    assert len(names(x, layers.Add()([layers.BatchNormalization()(x), x, x]))) == 2
+    both = layers.Add()([layers.BatchNormalization()(x), layers.BatchNormalization()(x)])
+    assert [residual for _, residual, _ in names(x, layers.ReLU()(both))] == [0, 1]
+
+
+def test_a_value_that_somebody_reads_is_never_left_out():
+    x = fc.Input((6, 6, 3))
+    y = layers.BatchNormalization()(x)
+    z = layers.ReLU()(y)
+    assert len(names(x, z)) == 1
+    assert len(names(x, [z, y])) == 2  # an output of the model
+    assert len(names(x, layers.Concatenate()([y, z]))) == 3  # two readers
+    assert len(names(x, layers.Add()([y, y]))) == 2  # one reader, twice
+    total = layers.Add()([y, x])
+    assert len(names(x, [layers.ReLU()(total), total])) == 2
+
+
+def test_subclasses_compute_what_they_like():
+    class Mine(layers.BatchNormalization):
+        pass
+
+    x = fc.Input((6, 6, 3))
+    assert len(names(x, layers.ReLU()(Mine()(x)))) == 2
+
+
+def everything(model, xs, training):
+    """Outputs, gradients and moving statistics of two passes that are alive together."""
+    fc.set_random_seed(3)
+    before = [p.value.copy() for p in model.parameters()]
+    ys, handle = model.forward(xs, training=training)
+    model.forward([x + 1 for x in xs], training=training)
+    ys = ys if isinstance(ys, list) else [ys]
+    dxs = model.backward(handle, [np.cos(np.arange(y.size)).reshape(y.shape) for y in ys])
+    found = [*ys, *(dxs if isinstance(dxs, list) else [dxs])]
+    found += [p.grad.copy() if p.trainable else p.value.copy() for p in model.parameters()]
+    predicted = model.predict(xs)
+    found += predicted if isinstance(predicted, list) else [predicted]
+    for parameter, value in zip(model.parameters(), before, strict=True):
+        parameter.assign(value)
+    return found
+
+
+def unfused(monkeypatch, model):
+    """The model from now on, each node by itself."""
+    monkeypatch.setenv("FASTCONV_FUSION", "0")
+    assert len(units(model.graph)) == len(model.graph.nodes)
+    model._plans.clear()
+    return model
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("relu", RELUS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_every_bit_is_the_same(monkeypatch, real, relu, training, frozen):
+    fc.set_floatx(real)
+    fc.set_random_seed(1)
+    x = fc.Input((5, 7, 19))
+    y = block(block(x, relu, residual=False, trainable=not frozen), relu, center=False)
+    z = block(layers.Conv2D(16, 3, padding="same")(y), relu, scale=False)
+    skip = layers.BatchNormalization()(layers.Conv2D(16, 1)(y))
+    z = RELUS[relu]()(layers.Add()([z, skip]))
+    model = fc.Model(x, layers.Dense(3)(layers.Concatenate()([z, block(z, relu)])))
+    for p in model.parameters():
+        p.value += np.random.default_rng(0).uniform(0.1, 0.5, p.shape)
+    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    together = everything(model, xs, training)
+    for a, b in zip(together, everything(unfused(monkeypatch, model), xs, training), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("relu", RELUS)
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients(relu, residual, training):
+    fc.set_random_seed(5)
+    x = fc.Input((2, 2, 3))
+    y = block(x, relu, residual)
+    model = fc.Model(x, RELUS[relu]()(layers.Add()([y, RELUS[relu]()(layers.Dense(3)(x))])))
+    trained = [p for p in model.parameters() if p.trainable]
+
+    def forward(x, *values):
+        for parameter, value in zip(trained, values, strict=True):
+            parameter.assign(value)
+        return model.forward(x, training=training)
+
+    def gradients(*arrays):
+        *arrays, dy = arrays
+        dx = model.backward(forward(*arrays)[1], dy)
+        return [dx, *(p.grad.copy() for p in trained)]
+
+    values = [p.value.copy() for p in trained]
+    for attempt in range(20):  # not every point is far from all kinks
+        data = np.random.default_rng(attempt).standard_normal((2, *x.shape))
+        try:
+            directional_check(lambda *a: forward(*a)[0], gradients, data, *values)
+            return
+        except NotDifferentiable:
+            continue
+    pytest.fail("a kink everywhere")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_graphs(monkeypatch, seed):
+    rng = random.Random(seed)
+    fc.set_random_seed(seed)
+    inputs = [fc.Input((3, 4, rng.choice([1, 2, 3]))) for _ in range(rng.choice([1, 2]))]
+    tensors, shared = list(inputs), []
+    for _ in range(rng.randrange(3, 12)):
+        if rng.random() < 0.6:
+            x = rng.choice(tensors)
+            y = block(x, rng.choice(list(RELUS)), rng.random() < 0.6)
+        else:
+            y = grow(rng, tensors, shared)
+        if np.prod(y.shape) < 2000:
+            tensors.append(y)
+    model = fc.Model(inputs, [tensors[-1], *rng.choices(tensors, k=rng.choice([0, 1, 2]))])
+    numbers = np.random.default_rng(seed)
+    for parameter in model.parameters():
+        parameter.value += numbers.uniform(0.1, 0.5, parameter.shape)
+    xs = [numbers.standard_normal((3, *t.shape)) for t in model.inputs]
+    assert len(units(model.graph)) <= len(model.graph.nodes)
+    together = everything(model, xs, True)
+    apart = everything(unfused(monkeypatch, model), xs, True)
+    for a, b in zip(together, apart, strict=True):  # gradients of three readers: another order
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(1, np.abs(b).max()))
+
+
+def test_what_a_model_says_of_itself_stays(monkeypatch, tmp_path):
+    x = fc.Input((6, 6, 3))
+    model = fc.Model(x, block(x))
+    lines, parts = [], []
+    model.summary(lines.append)
+    unfused(monkeypatch, model).summary(parts.append)
+    assert [line for line in lines if "relu" in line.lower()]
+    assert lines[0].splitlines()[1:] == parts[0].splitlines()[1:]
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("relu", RELUS)
+def test_pooling_passes_the_activation_before_it(monkeypatch, real, strides, relu):
+    fc.set_floatx(real)
+    x = fc.Input((9, 8, 3))
+    y = RELUS[relu]()(layers.Conv2D(17, 3)(x))
+    y = layers.MaxPooling2D(3, strides, "same")(layers.Conv2D(5, 1, activation="relu")(y))
+    y = layers.MaxPooling2D(2, strides)(RELUS[relu]()(layers.Conv2D(18, 2, padding="same")(y)))
+    model = fc.Model(x, y)
+    passed = [u.input_activation.name for u in units(model.graph)]
+    assert passed.count("relu") == (1 if relu in ("general", "leaky") else 2)
+    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    together = everything(model, xs, True)
+    for a, b in zip(together, everything(unfused(monkeypatch, model), xs, True), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pooling_leaves_the_activation_where_others_read():
+    x = fc.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, activation="relu")(x)
+    z = layers.MaxPooling2D(2)(y)
+
+    def passed(outputs):
+        return any(u.input_activation.name != "linear" for u in units(Graph(x, outputs)))
+
+    assert passed(z)
+    assert not passed([z, y])
+    assert not passed([z, layers.MaxPooling2D(3)(y)])
+    assert not passed(layers.MaxPooling2D(2)(layers.Conv2D(4, 3, activation="tanh")(x)))
