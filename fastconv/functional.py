@@ -20,6 +20,8 @@ from fastconv._native import loss as _loss
 from fastconv._native import norm as _norm
 from fastconv._native import pool as _pool
 from fastconv._native import random as _random
+from fastconv._native import weight_gradient as _weight_gradient
+from fastconv._native.geometry import ConvGeometry as _ConvGeometry
 from fastconv._native.step import Step, execute
 from fastconv.losses import check_labels, real_array
 
@@ -63,7 +65,7 @@ def _run(step: Step, n: int, *arrays: Array | None, **options: Any) -> None:
 
 def _conv_geometry(
     x: Sequence[int], weight: Array, strides: Any, padding: Any, dilation: Any, groups: int
-) -> _conv.ConvGeometry:
+) -> _ConvGeometry:
     if weight.ndim != 4:
         raise ValueError(f"weight must be (KH, KW, IC / groups, OC), not {weight.shape}")
     strides = shapes.integers(strides, 2, "strides")
@@ -78,7 +80,7 @@ def _conv_geometry(
     padding = shapes.check_padding(padding, 2)
     pads = shapes.resolve_padding(padding, x[1:3], kernel, strides, dilation)
     shapes.window_shape("conv2d", tuple(x[1:3]), kernel, strides, dilation, padding)
-    return _conv.ConvGeometry(
+    return _ConvGeometry(
         in_size=shapes.three(x[1:3], 1), kernel=shapes.three(kernel, 1),
         strides=shapes.three(strides, 1), dilation=shapes.three(dilation, 1),
         pads=shapes.three(pads, (0, 0)), channels=x[-1], filters=weight.shape[-1], groups=groups,
@@ -115,10 +117,10 @@ def conv2d_backward(
     dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty(g.filters, x.dtype)
     _run(_conv.ConvInputGradient(g, dy=0, panel=1, dx=2), len(x), dy, panel, dx)
     scratch = np.empty(g.scratch_size, x.dtype)
-    step: Step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
+    step: Step = _weight_gradient.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), x, dy, dweight, scratch)
-    scratch = np.empty(_conv.BiasGradient.scratch_size(g.filters), x.dtype)
-    step = _conv.BiasGradient(
+    scratch = np.empty(_weight_gradient.BiasGradient.scratch_size(g.filters), x.dtype)
+    step = _weight_gradient.BiasGradient(
         pixels=prod(g.out_size), channels=g.filters, dy=0, db=1, scratch=2
     )  # fmt: skip
     _run(step, len(x), dy, dbias, scratch)

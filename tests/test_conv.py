@@ -13,7 +13,9 @@ from reference import conv as conv_reference
 from reference import conv_backward as conv_backward_reference
 
 from fastconv._native import conv, dispatch
-from fastconv._native.step import execute
+from fastconv._native.geometry import ConvGeometry
+from fastconv._native.step import Extent, execute
+from fastconv._native.weight_gradient import BiasGradient, ConvWeightGradient
 
 CANARY = 7.25
 TABLES = [*ISAS, "reference_f64"]
@@ -66,7 +68,7 @@ class Pixels:
 
 def flat(size, dtype, values=None):
     """A buffer without strides, between canaries."""
-    return Pixels(conv.Extent(0, size), 1, (1, 1, 1), size, size, dtype, values)
+    return Pixels(Extent(0, size), 1, (1, 1, 1), size, size, dtype, values)
 
 
 class Case:
@@ -75,7 +77,7 @@ class Case:
     def __init__(self, n, size, kernel, channels, filters, strides=(1, 1, 1), dilation=(1, 1, 1),
                  pads=((0, 0),) * 3, groups=1, x_gap=0, y_gap=0, seed=0):  # fmt: skip
         self.n = n
-        self.geometry = conv.ConvGeometry(
+        self.geometry = ConvGeometry(
             in_size=size, kernel=kernel, strides=strides, dilation=dilation, pads=pads,
             channels=channels, filters=filters, groups=groups,
             x_stride=channels + x_gap, y_stride=filters + y_gap,
@@ -131,7 +133,7 @@ class Case:
         x, dy = self.pixels_x(dtype, self.x), self.pixels_y(dtype, self.dy)
         dw = flat(self.w.size, dtype, None if start is None else start.ravel())
         scratch = flat(max(1, self.geometry.scratch_size), dtype)
-        step = conv.ConvWeightGradient(self.geometry, x=0, dy=1, dw=2, scratch=3, **kwargs)
+        step = ConvWeightGradient(self.geometry, x=0, dy=1, dw=2, scratch=3, **kwargs)
         execute(step, {0: x.buffer, 1: dy.buffer, 2: dw.buffer, 3: scratch.buffer}, self.n)
         assert dw.intact()
         assert scratch.intact()
@@ -141,8 +143,8 @@ class Case:
         g = self.geometry
         dy = self.pixels_y(dtype, self.dy)
         db = flat(g.filters, dtype, start)
-        scratch = flat(conv.BiasGradient.scratch_size(g.filters), dtype)
-        step = conv.BiasGradient(pixels=prod(g.out_size), channels=g.filters, dy_stride=g.y_stride,
+        scratch = flat(BiasGradient.scratch_size(g.filters), dtype)
+        step = BiasGradient(pixels=prod(g.out_size), channels=g.filters, dy_stride=g.y_stride,
                                  dy=0, db=1, scratch=2, **kwargs)  # fmt: skip
         execute(step, {0: dy.buffer, 1: db.buffer, 2: scratch.buffer}, self.n)
         assert db.intact()
@@ -366,11 +368,11 @@ BAD = [
 @pytest.mark.parametrize(("name", "change"), BAD)
 def test_bad_geometry_is_named(name, change):
     with pytest.raises(ValueError, match=name):
-        conv.ConvGeometry(**(GOOD | change))
+        ConvGeometry(**(GOOD | change))
 
 
 def test_bad_steps_are_named():
-    g = conv.ConvGeometry(**GOOD)
+    g = ConvGeometry(**GOOD)
     with pytest.raises(ValueError, match="activation"):
         conv.ConvForward(g, x=0, panel=1, y=2, activation=3)
     with pytest.raises(ValueError, match="slope"):
@@ -378,11 +380,11 @@ def test_bad_steps_are_named():
     with pytest.raises(ValueError, match="packed"):
         conv.ConvForward(g, x=0, panel=1, y=2, packed=False)
     with pytest.raises(ValueError, match="scratch"):
-        conv.ConvWeightGradient(g, x=0, dy=1, dw=2)
+        ConvWeightGradient(g, x=0, dy=1, dw=2)
     with pytest.raises(ValueError, match="pixels"):
-        conv.BiasGradient(pixels=2**61, channels=3, dy=0, db=1, scratch=2)
+        BiasGradient(pixels=2**61, channels=3, dy=0, db=1, scratch=2)
     with pytest.raises(ValueError, match="dy_stride"):
-        conv.BiasGradient(pixels=4, channels=3, dy_stride=2, dy=0, db=1, scratch=2)
+        BiasGradient(pixels=4, channels=3, dy_stride=2, dy=0, db=1, scratch=2)
 
 
 def test_arrays_too_small_are_refused():
@@ -393,13 +395,13 @@ def test_arrays_too_small_are_refused():
 
 
 def test_a_geometry_is_made_once():
-    g = conv.ConvGeometry(**GOOD)
+    g = ConvGeometry(**GOOD)
     with pytest.raises(ValueError, match="once"):
         g.__init__(**GOOD)
 
 
 def test_strides_beyond_the_image_cost_nothing():
-    conv.ConvGeometry(
+    ConvGeometry(
         in_size=(1, 6, 6), kernel=(1, 2, 2), strides=(1, 10**6, 10**6), channels=1, filters=1
     )
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
 from fastconv._native import conv, winograd
+from fastconv._native.geometry import ConvGeometry
+from fastconv._native.weight_gradient import BiasGradient, ConvWeightGradient
 from fastconv.activations import Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
@@ -26,7 +28,7 @@ class _Weighted(Layer):
 
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
-    ) -> conv.ConvGeometry:
+    ) -> ConvGeometry:
         """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has zeros."""
         raise NotImplementedError(f"{type(self).__name__} must define geometry")
 
@@ -70,9 +72,9 @@ class _Weighted(Layer):
         geometry = self.geometry(x, x.stride, dz.stride, frame.saved.padded)
         if self.bias is not None:
             db, add = b.gradient(self.bias)
-            step = conv.BiasGradient(
+            step = BiasGradient(
                 pixels=dz.pixels, channels=dz.channels, dy_stride=dz.stride,
-                dy=dz.slot, db=db, scratch=b.buffer(0, conv.BiasGradient.scratch_size(dz.channels)),
+                dy=dz.slot, db=db, scratch=b.buffer(0, BiasGradient.scratch_size(dz.channels)),
                 accumulate=add,
             )  # fmt: skip
             b.emit(step)
@@ -84,7 +86,7 @@ class _Weighted(Layer):
             b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
         else:
             scratch = b.buffer(0, geometry.scratch_size)
-            b.emit(conv.ConvWeightGradient(geometry, scratch=scratch, **ends))
+            b.emit(ConvWeightGradient(geometry, scratch=scratch, **ends))
 
     def _emit_input_gradient(self, b: "Builder", x: "Value", dz: "Value") -> "Value":
         dx = b.value(x.shape)
