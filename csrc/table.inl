@@ -9,9 +9,10 @@ typedef struct {
     void (*pack_panel)(const real *w, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
                        ptrdiff_t cols, real *panel);
     void (*gather_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y);
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, ptrdiff_t ahead, const real *bias, int accumulate,
+                        int activation, real slope, int stream, real *const *y);
+    void (*fence)(void);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
                        real *dw, ptrdiff_t dw_stride, int accumulate);
 

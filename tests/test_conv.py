@@ -120,11 +120,13 @@ class Case:
         assert y.intact()
         return y.values.copy()
 
-    def input_gradient(self, dtype, samples=slice(None)):
+    def input_gradient(self, dtype, samples=slice(None), packed=True):
         n = len(self.dy[samples])
         dy, dx = self.pixels_y(dtype, self.dy[samples], n), self.pixels_x(dtype, n=n)
-        panel = self.panels(conv.PackBackward, self.geometry.backward_panel_size, dtype)
-        step = conv.ConvInputGradient(self.geometry, dy=0, panel=1, dx=2)
+        panel = self.w.astype(dtype).ravel()
+        if packed:
+            panel = self.panels(conv.PackBackward, self.geometry.backward_panel_size, dtype)
+        step = conv.ConvInputGradient(self.geometry, dy=0, panel=1, dx=2, packed=packed)
         execute(step, {0: dy.buffer, 1: panel, 2: dx.buffer}, n)
         assert dx.intact()
         return dx.values.copy()
@@ -293,10 +295,33 @@ def test_without_bias(dtype):
 @pytest.mark.parametrize("filters", [1, 3, 10, 16, 31, 32, 33, 84, 120])
 @pytest.mark.parametrize("channels", [1, 7, 84, 2500])
 def test_weights_in_place_give_the_same_bits(channels, filters, dtype):
-    case = Case(3, (1, 1, 2), (1, 1, 1), channels, filters)
-    assert np.array_equal(case.forward(dtype, packed=False), case.forward(dtype))
-    case = Case(3, (1, 1, 2), (1, 1, 1), 3 * channels, 3 * filters, groups=3)
-    assert np.array_equal(case.forward(dtype, packed=False), case.forward(dtype))
+    for case in (
+        Case(3, (1, 1, 2), (1, 1, 1), channels, filters),
+        Case(3, (1, 1, 2), (1, 1, 1), 3 * channels, 3 * filters, groups=3),
+        Case(1, (1, 5, 9), (1, 1, 1), channels, filters, strides=(1, 2, 3), x_gap=1),
+    ):
+        assert np.array_equal(case.forward(dtype, packed=False), case.forward(dtype))
+        assert np.array_equal(case.input_gradient(dtype, packed=False), case.input_gradient(dtype))
+
+
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 2, 3)])
+@pytest.mark.parametrize("channels", [512, 1024])
+def test_pixels_a_page_apart(channels, kernel, dtype):
+    case = Case(
+        1, (1, 7, 11), kernel, channels, 70, strides=(1, 1, 2), pads=((0, 0),) * 2 + ((1, 0),)
+    )
+    check(case, dtype)
+    if prod(kernel) == 1:
+        assert np.array_equal(case.forward(dtype, packed=False), case.forward(dtype))
+
+
+@pytest.mark.parametrize("filters", [48, 40])
+def test_an_output_past_the_caches(filters, dtype):
+    """Large enough to be streamed (48 channels, whole lines); the textbook is too slow here."""
+    case = Case(1, (1, 240, 200), (1, 1, 1), 3, filters)
+    y = case.forward(dtype, packed=False, activation=conv.RELU)
+    expected = np.maximum(case.x.astype(float) @ case.w[0, 0, 0].astype(float) + case.b, 0)
+    assert_close(y, expected, 3)
 
 
 @pytest.mark.parametrize("name", ["3x3", "batch of pieces", "32 to 64", "dense"])

@@ -27,6 +27,7 @@ const FC_KERNELS FC_TABLE = {
     .outer_nr = OUTER_NR,
     .pack_panel = pack_panel,
     .gather_tile = gather_tile,
+    .fence = fence,
     .outer_tile = outer_tile,
     .winograd_input = winograd_input,
     .winograd_gradient = winograd_gradient,

@@ -5,6 +5,8 @@
 #define GATHER_NR (2 * VLEN)
 #define OUTER_NR (2 * VLEN)
 
+enum { FETCH = 64 / sizeof(real) }; /* elements of a cache line */
+
 enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -52,10 +54,12 @@ static void pack_rows(const real *w, ptrdiff_t row_stride, ptrdiff_t rows, ptrdi
                       real *panel)
 {
     for (ptrdiff_t k = 0; k < rows; k++, w += row_stride, panel += GATHER_NR)
-        for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN)
+        for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN) {
+            __builtin_prefetch(w + GATHER_NR + j); /* of the next panel */
             v_store(panel + j, j + VLEN <= cols ? v_load(w + j)
                                : j < cols       ? v_load_tail(w + j, cols - j)
                                                 : v_zero());
+        }
 }
 
 /* Rows of w are columns of the panel: transposed in blocks that the L1 cache holds. */
@@ -69,6 +73,9 @@ static void pack_columns(const real *w, ptrdiff_t col_stride, ptrdiff_t rows, pt
         for (; j + 4 <= cols; j += 4) {
             const real *from = w + j * col_stride;
             ptrdiff_t k = first;
+            for (ptrdiff_t line = first; line < last; line += FETCH)
+                for (int i = 0; i < 4; i++) /* of the next panel */
+                    __builtin_prefetch(from + (GATHER_NR + i) * col_stride + line);
             for (; k + 4 <= last; k += 4)
                 transpose_quad(from + k, col_stride, panel + k * GATHER_NR + j, GATHER_NR);
             for (; k < last; k++)
@@ -103,9 +110,9 @@ INLINE vec activate(vec a, int activation, real slope)
 
 /* One form of gather_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y)
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, ptrdiff_t ahead, const real *bias, int accumulate,
+                        int activation, real slope, int stream, real *const *y)
 {
     vec sum[GATHER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
@@ -125,27 +132,39 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
     }
 
     /* fetch the lines that will be written while the sums run */
-    UNROLL(16)
-    for (int r = 0; r < m; r++) {
-        UNROLL(2)
-        for (int v = 0; v < nv; v++)
-            __builtin_prefetch(y[r] + v * VLEN, 1);
+    if (!stream) {
+        UNROLL(16)
+        for (int r = 0; r < m; r++) {
+            UNROLL(2)
+            for (int v = 0; v < nv; v++)
+                __builtin_prefetch(y[r] + v * VLEN, 1);
+        }
     }
 
     for (ptrdiff_t t = 0; t < taps; t++) {
         const real *const *xt = x + t * GATHER_MR;
         const real *wt = w[t];
-        for (ptrdiff_t i = 0; i < ic; i++, wt += w_stride) {
-            vec wv[2];
-            UNROLL(2)
-            for (int v = 0; v < nv; v++)
-                wv[v] = v_load(wt + v * VLEN);
-            UNROLL(16)
-            for (int r = 0; r < m; r++) {
-                const vec a = v_set1(xt[r][i]);
+        for (ptrdiff_t i = 0, end = 0; i < ic;) {
+            if (next) { /* one line of each of its rows */
+                UNROLL(16)
+                for (int r = 0; r < m; r++)
+                    __builtin_prefetch(next[r] + i);
+            }
+            end = next && i + FETCH < ic ? i + FETCH : ic;
+            for (; i < end; i++, wt += w_stride) {
+                vec wv[2];
                 UNROLL(2)
-                for (int v = 0; v < nv; v++)
-                    sum[r][v] = v_fma(a, wv[v], sum[r][v]);
+                for (int v = 0; v < nv; v++) {
+                    wv[v] = v_load(wt + v * VLEN);
+                    __builtin_prefetch(wt + ahead + v * VLEN);
+                }
+                UNROLL(16)
+                for (int r = 0; r < m; r++) {
+                    const vec a = v_set1(xt[r][i]);
+                    UNROLL(2)
+                    for (int v = 0; v < nv; v++)
+                        sum[r][v] = v_fma(a, wv[v], sum[r][v]);
+                }
             }
         }
     }
@@ -157,6 +176,8 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
             const vec a = activate(sum[r][v], activation, slope);
             if (v == nv - 1 && last < VLEN)
                 v_store_tail(y[r] + v * VLEN, a, last);
+            else if (stream)
+                v_stream(y[r] + v * VLEN, a);
             else
                 v_store(y[r] + v * VLEN, a);
         }
@@ -167,20 +188,24 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
  *
  * m ≤ GATHER_MR output pixels at y[r], n ≤ GATHER_NR output channels; x is [taps][GATHER_MR]
  * pointers to ic input channels each (a row of zeros where padding falls); w[t] is ic rows of
- * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias. */
+ * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias.
+ *
+ * The rest is for speed alone. next is NULL or the pointers of a tile that follows, m of which are
+ * fetched into the cache meanwhile; so are the weights `ahead` elements past those in use. stream
+ * writes past the caches: then every y[r] is a multiple of the vector. */
 static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y)
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, ptrdiff_t ahead, const real *bias, int accumulate,
+                        int activation, real slope, int stream, real *const *y)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            gather_form(M, 2, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
-                        y);                                                                        \
+            gather_form(M, 2, n, taps, ic, x, next, w, w_stride, ahead, bias, accumulate,          \
+                        activation, slope, stream, y);                                             \
         else                                                                                       \
-            gather_form(M, 1, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
-                        y);                                                                        \
+            gather_form(M, 1, n, taps, ic, x, next, w, w_stride, ahead, bias, accumulate,          \
+                        activation, slope, stream, y);                                             \
         break;
     switch (m) {
         FORM(1)
@@ -291,3 +316,6 @@ static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real
     }
 #undef FORM
 }
+
+/* What was streamed is seen by all threads from here on. */
+static void fence(void) { v_fence(); }

@@ -21,18 +21,28 @@ from fastconv._native.dispatch cimport (
 from fastconv._native.geometry cimport DEPTH, POINTERS, TAPS, ConvGeometry, Gather, Lattice
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    TALLEST, WIDEST, address, ceil_div, gather_mr, gather_nr, gather_tile, pack_panel, share,
+    TALLEST, WIDEST, address, ceil_div, fence, gather_mr, gather_nr, gather_tile, pack_panel, share,
 )
 
 from fastconv._native.step import Extent
 
 cdef enum:
     BLOCK = 16          # tiles that share a chunk of a panel
-    IN_PLACE_DEPTH = 256    # taps × channels summed at a time where weights in place lie scattered
     PAGE = 4096         # bytes: pixels so far apart are copied before they are read,
-    COPIED = 4          # so many tiles
+    COPIED = 8          # so many tiles
     COPY_DEPTH = 128    # of so many channels at a time,
     PITCH = COPY_DEPTH + 16     # a row of the copy and the next one's are 64 bytes out of step
+    ONCE = 256          # channels of a panel that a block of tiles makes for itself
+    FEW = 2             # tiles for which making it does not pay: rows of the weight are read on,
+    STREAM = 1 << 15    # so many weights (but at least LEAST rows) at a time, lest the streams
+    LEAST = 16          # of memory that are open together grow too many
+    LINE = 64           # bytes of a cache line
+    FAR = 1 << 21       # an output of so many elements is written past the caches
+
+cdef enum Weights:      # a walk finds its weights
+    PANELS              # packed,
+    ROWS                # as they lie: a row for each channel that is summed over,
+    COLUMNS             # or a column; in place only a single tap's
 
 cdef double[DEPTH] zeros    # what a tap reads in the padding; never written
 
@@ -145,75 +155,86 @@ cdef struct Task:
     # tiles tile0..tile1 of the lattice's pixels, panels panel0..panel1 of one group
     Py_ssize_t pixels, tiles, tile0, tile1, group, panel0, panel1
     Py_ssize_t tap_step, depth_step     # a chunk has at most so many taps and channels
-    bint copied
+    Weights weights
+    bint copied                         # the sources are
+    bint streamed                       # the destination is
+
+
+cdef inline Py_ssize_t hop_of(const Lattice *s, const Task *task, bint inside) noexcept nogil:
+    """Taps that a tile reads as one, side by side in memory."""
+    return s.run if inside and not task.copied else 1
 
 
 cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, const Chunk *chunk,
-                       const Pixels *pixels, const real **rows, const bint *inside,
-                       const Py_ssize_t *counts, const short *kept, Py_ssize_t panel,
-                       const real *w, bint packed, const real *bias, int activation, real slope,
-                       real *y) noexcept nogil:
+                       const Pixels *pixels, const real **rows, const real **soon,
+                       const bint *inside, const Py_ssize_t *counts, const short *kept,
+                       Py_ssize_t panel, const real *w, const real *bias, int activation,
+                       real slope, real *y) noexcept nogil:
     """The tiles of a task through one chunk of one panel."""
     cdef const real *taps[TAPS]
-    cdef const real *rest[TALLEST]
+    cdef const real *const *fetched = NULL
     cdef real *ends[TALLEST]
-    cdef real[WIDEST * WIDEST] tail
-    cdef Py_ssize_t mr = gather_mr(w), nr = gather_nr(w)
+    cdef real[ONCE * WIDEST] made
+    cdef Py_ssize_t mr = gather_mr(w), nr = gather_nr(w), stride = nr
     cdef Py_ssize_t column = task.group * g.width + panel * nr
-    cdef Py_ssize_t cols = min(nr, g.width - panel * nr)
-    cdef Py_ssize_t stride = nr if packed else g.groups * g.width
-    cdef Py_ssize_t depth = chunk.i1 - chunk.i0, count, hop
-    cdef Py_ssize_t t, r, m, tile, first = share(task.tile0, task.tiles, task.pixels), at = first
-    cdef Py_ssize_t safe = depth
-    if packed:
+    cdef Py_ssize_t cols = min(nr, g.width - panel * nr), depth = chunk.i1 - chunk.i0
+    cdef Py_ssize_t t, r, m, tile, hop, first = share(task.tile0, task.tiles, task.pixels)
+    cdef Py_ssize_t ahead = 8 * nr
+    cdef Py_ssize_t at = first, all_rows = g.groups * g.width, all_columns = g.groups * g.depth
+    if task.weights == PANELS:
         w += ((task.group * ceil_div(g.width, nr) + panel) * g.taps + s.first + chunk.t0) \
             * g.depth * nr + chunk.i0 * nr
+    elif s.taps == 0:       # a phase of the stride that no output reaches: zeros
+        pass
+    elif task.weights == COLUMNS:
+        w += panel * nr * all_columns + task.group * g.depth + chunk.i0
+        pack_panel(w, 1, all_columns, depth, cols, made)
+        w = made
     else:
-        w += (s.first + chunk.t0) * g.depth * stride + chunk.i0 * stride + column
-        if chunk.final and cols < nr:
-            # the kernel loads whole vectors: the last rows, where these would run past the weights,
-            # are read from a copy
-            safe = max(0, depth - ceil_div(nr - cols, stride))
-            pack_panel(w + safe * stride, stride, 1, depth - safe, cols, tail)
+        w += chunk.i0 * all_rows + column
+        if task.tiles <= FEW and cols == nr:    # else a whole row of NR might lead out of w
+            stride, ahead = all_rows, 2 * nr
+        else:
+            pack_panel(w, all_rows, 1, depth, cols, made)
+            w = made
     if bias is not NULL:
         bias += column
     for tile in range(task.tile0, task.tile1):
         m = share(tile + 1, task.tiles, task.pixels) - at
         for r in range(m):
             ends[r] = y + pixels.dst[at - first + r] + column
-        hop = s.run if inside[tile - task.tile0] else 1
-        count = counts[tile - task.tile0]
-        for t in range(count):
+        hop = hop_of(s, task, inside[tile - task.tile0])
+        for t in range(counts[tile - task.tile0]):
             taps[t] = w + kept[t] * hop * g.depth * stride
-        gather_tile(m, cols, count, min(depth, safe) * hop, rows, taps, stride, bias,
-                    not chunk.first, activation if chunk.final and safe == depth else 0, slope,
-                    ends)
-        if safe < depth:
-            for r in range(m):
-                rest[r] = rows[r] + safe
-            taps[0] = tail
-            gather_tile(m, cols, 1, depth - safe, rest, taps, nr, bias, True, activation,
-                        slope, ends)
-        rows += mr * count
-        kept += count
+        if panel == task.panel0 and s.taps == 1:    # the others find x in the cache
+            fetched = (soon + (tile - task.tile0) * mr if task.copied
+                       else rows + mr if tile + 1 < task.tile1 else NULL)
+        gather_tile(m, cols, counts[tile - task.tile0], depth * hop, rows, fetched, taps, stride,
+                    ahead, bias, not chunk.first, activation if chunk.final else 0, slope,
+                    task.streamed, ends)
+        rows += mr * counts[tile - task.tile0]
+        kept += counts[tile - task.tile0]
         at += m
 
 
-cdef void copy_sources(Py_ssize_t m, Py_ssize_t depth, const real **rows,
+cdef void copy_sources(Py_ssize_t m, Py_ssize_t depth, const real **rows, const real **soon,
                        real *copy) noexcept nogil:
     """Read from a copy. Where pixels lie a multiple of a memory page apart, all pixels of a tile
-    fall into the same lines of the L1 cache and would drive each other out."""
+    fall into the same lines of the L1 cache and would drive each other out. ``soon`` receives what
+    will be copied next."""
     cdef Py_ssize_t r
     for r in range(m):
+        soon[r] = rows[r] + depth
         memcpy(copy + r * PITCH, rows[r], depth * sizeof(real))
         rows[r] = copy + r * PITCH
 
 
 cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, const real *x,
-                       const real *w, bint packed, const real *bias, int activation, real slope,
+                       const real *w, const real *bias, int activation, real slope,
                        real *y) noexcept nogil:
     """One task: its sum chunk by chunk, panels over tiles within a chunk."""
     cdef const real *rows[POINTERS]
+    cdef const real *soon[COPIED * TALLEST]
     cdef real[COPIED * TALLEST * PITCH] copies
     cdef Pixels pixels
     cdef bint[BLOCK] inside
@@ -239,20 +260,21 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
             at = share(task.tile0 + i, task.tiles, task.pixels)
             m = share(task.tile0 + i + 1, task.tiles, task.pixels) - at
             inside[i] = all_inside(&pixels, at - first, m)
-            hop = s.run if inside[i] else 1
+            hop = hop_of(s, task, inside[i])
             counts[i] = list_sources(g, s, &pixels, at - first, m, chunk.t0, chunk.t1, hop,
                                      inside[i], x + chunk.i0, rows + place * mr, kept + place)
-            if task.copied:
-                copy_sources(m, chunk.i1 - chunk.i0, rows + place * mr,
+            if task.copied and counts[i] > 0:
+                copy_sources(m, chunk.i1 - chunk.i0, rows + place * mr, soon + i * mr,
                              copies + i * TALLEST * PITCH)
             place += counts[i]
         for panel in range(task.panel0, task.panel1):
-            gather_panel(g, s, task, &chunk, &pixels, rows, inside, counts, kept, panel, w, packed,
+            gather_panel(g, s, task, &chunk, &pixels, rows, soon, inside, counts, kept, panel, w,
                          bias, activation, slope, y)
 
 
 cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real *x, const real *w,
-                 bint packed, const real *bias, int activation, real slope, real *y) noexcept nogil:
+                 Weights weights, const real *bias, int activation, real slope,
+                 real *y) noexcept nogil:
     """y = activation(bias + Σ taps · x) for the pixels of a lattice, all samples and groups."""
     cdef Task task
     cdef Py_ssize_t i, blocks, slices, panels, block, mr = gather_mr(x)
@@ -262,35 +284,50 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     if task.pixels == 0:
         return
     threads = team(c, task.pixels * (s.taps + 1) * g.depth * g.width * g.groups / <double> FMAS)
+    task.weights = weights
     task.tiles = ceil_div(task.pixels, mr)
     panels = ceil_div(g.width, gather_nr(x))
-    # as many taps as a panel's share of the cache and the list of pointers allow
-    task.tap_step = max(1, min(min(s.taps, DEPTH // g.depth), TAPS))
-    task.copied = s.taps == 1 and g.src_stride * sizeof(real) % PAGE == 0
-    task.depth_step = COPY_DEPTH if task.copied else DEPTH if packed else IN_PLACE_DEPTH
+    plan_chunks(g, s, &task, sizeof(real))
+    task.streamed = (task.pixels * g.dst_stride >= FAR and task.tap_step >= s.taps
+                     and task.depth_step >= g.depth and <size_t> y % LINE == 0
+                     and g.dst_stride * sizeof(real) % LINE == 0
+                     and (g.groups == 1 or g.width * sizeof(real) % LINE == 0))
     block = min(<Py_ssize_t> (COPIED if task.copied else BLOCK), POINTERS // (mr * task.tap_step))
     blocks = ceil_div(task.tiles, block)
-    # each thread has its share of the blocks; with few pixels, of the panels as well
-    blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
+    # each thread has its share of the blocks; with few pixels, of the panels: where weights are
+    # read in place, each is then read once
+    if weights == PANELS or panels < threads:
+        blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
     slices = min(panels, ceil_div(threads, blocks))
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(g.groups * slices * blocks, schedule="dynamic"):
-            gather_task(g, s, task, i, blocks, slices, panels, x, w, packed, bias, activation,
-                        slope, y)
+            gather_task(g, s, task, i, blocks, slices, panels, x, w, bias, activation, slope, y)
+        fence(x)
         flush_denormals_restore(mode)
+
+
+cdef void plan_chunks(const Gather *g, const Lattice *s, Task *task,
+                      Py_ssize_t itemsize) noexcept nogil:
+    """As many taps and channels at a time as the caches and the list of pointers allow."""
+    task.copied = s.taps > 0 and s.move[2] * g.src_stride * itemsize % PAGE == 0
+    task.tap_step = 1 if task.copied else max(1, min(min(s.taps, DEPTH // g.depth), TAPS))
+    task.depth_step = COPY_DEPTH if task.copied else DEPTH if task.weights == PANELS else ONCE
+    if s.taps == 0:
+        task.depth_step = g.depth
+    elif task.weights == ROWS and task.tiles <= FEW:
+        task.depth_step = min(task.depth_step, max(LEAST, STREAM // (g.groups * g.width)))
 
 
 cdef void gather_task(const Gather *g, const Lattice *s, Task task, Py_ssize_t i, Py_ssize_t blocks,
                       Py_ssize_t slices, Py_ssize_t panels, const real *x, const real *w,
-                      bint packed, const real *bias, int activation, real slope,
-                      real *y) noexcept nogil:
+                      const real *bias, int activation, real slope, real *y) noexcept nogil:
     """Task i of groups × slices of the panels × blocks of tiles."""
     cdef Py_ssize_t block = i % blocks, slice = i // blocks % slices
     task.group = i // (blocks * slices)
     task.tile0, task.tile1 = share(block, blocks, task.tiles), share(block + 1, blocks, task.tiles)
     task.panel0, task.panel1 = share(slice, slices, panels), share(slice + 1, slices, panels)
-    gather_block(g, s, &task, x, w, packed, bias, activation, slope, y)
+    gather_block(g, s, &task, x, w, bias, activation, slope, y)
 
 
 # ---- packing -------------------------------------------------------------------------------------
@@ -360,6 +397,11 @@ cdef class PackBackward(Step):
 # ---- forward and input gradient ------------------------------------------------------------------
 
 
+cdef _check_packed(ConvGeometry geometry, bint packed):
+    if not packed and geometry.forward.taps > 1:
+        raise ValueError("packed=False is for kernels of one tap")
+
+
 cdef class ConvForward(Step):
     """y = activation(bias + x ∗ weight): each output sums the inputs under its window.
 
@@ -391,8 +433,7 @@ cdef class ConvForward(Step):
             raise ValueError(f"activation is 0, 1 or 2, not {activation}")
         if activation == LEAKY_RELU and not 0 <= slope <= 1:
             raise ValueError(f"slope lies in 0..1, not at {slope}")
-        if not packed and geometry.forward.taps > 1:
-            raise ValueError("packed=False is for kernels of one tap")
+        _check_packed(geometry, packed)
         self.geometry, self.x, self.panel, self.y, self.bias = geometry, x, panel, y, bias
         self.activation, self.slope, self.packed = activation, slope, packed
         size = geometry.forward_panel_size if packed else geometry.weight_size
@@ -404,13 +445,14 @@ cdef class ConvForward(Step):
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.forward
         cdef const Lattice *s = &self.geometry.outputs
+        cdef Weights weights = PANELS if self.packed else ROWS
         if c.f64:
             gather(c, g, s, <const double *> c.ptr[self.x], <const double *> c.ptr[self.panel],
-                   self.packed, <const double *> address(c, self.bias), self.activation,
-                   self.slope, <double *> c.ptr[self.y])
+                   weights, <const double *> address(c, self.bias), self.activation, self.slope,
+                   <double *> c.ptr[self.y])
         else:
             gather(c, g, s, <const float *> c.ptr[self.x], <const float *> c.ptr[self.panel],
-                   self.packed, <const float *> address(c, self.bias), self.activation,
+                   weights, <const float *> address(c, self.bias), self.activation,
                    <float> self.slope, <float *> c.ptr[self.y])
 
 
@@ -423,27 +465,34 @@ cdef class ConvInputGradient(Step):
     dy, dx : slot
         (N, OD, OH, OW, OC) and (N, D, H, W, IC), with the geometry's pixel strides.
     panel : slot
-        Written by `PackBackward`.
+        Written by `PackBackward`; the weights themselves where ``packed`` is false.
+    packed : bool
+        False reads the weights in place; only a kernel of a single tap can.
     """
 
     cdef ConvGeometry geometry
     cdef Py_ssize_t dy, panel, dx
+    cdef bint packed
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t panel,
-                 Py_ssize_t dx):
+                 Py_ssize_t dx, bint packed=True):
+        _check_packed(geometry, packed)
         self.geometry, self.dy, self.panel, self.dx = geometry, dy, panel, dx
-        self.reads = (geometry.y_extent(dy), Extent(panel, 0, geometry.backward_panel_size))
+        self.packed = packed
+        size = geometry.backward_panel_size if packed else geometry.weight_size
+        self.reads = (geometry.y_extent(dy), Extent(panel, 0, size))
         self.writes = (geometry.x_extent(dx),)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.backward
+        cdef Weights weights = PANELS if self.packed else COLUMNS
         cdef Py_ssize_t p
         for p in range(self.geometry.phase_count):
             if c.f64:
                 gather(c, g, &self.geometry.phases[p], <const double *> c.ptr[self.dy],
-                       <const double *> c.ptr[self.panel], True, NULL, 0, 0.0,
+                       <const double *> c.ptr[self.panel], weights, NULL, 0, 0.0,
                        <double *> c.ptr[self.dx])
             else:
                 gather(c, g, &self.geometry.phases[p], <const float *> c.ptr[self.dy],
-                       <const float *> c.ptr[self.panel], True, NULL, 0, 0.0,
+                       <const float *> c.ptr[self.panel], weights, NULL, 0, 0.0,
                        <float *> c.ptr[self.dx])

@@ -31,9 +31,11 @@ cdef extern from "dispatch.h" nogil:
         void (*pack_panel)(const float *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
                            Py_ssize_t rows, Py_ssize_t cols, float *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
-                            const float *const *x, const float *const *w, Py_ssize_t w_stride,
+                            const float *const *x, const float *const *next,
+                            const float *const *w, Py_ssize_t w_stride, Py_ssize_t ahead,
                             const float *bias, bint accumulate, int activation, float slope,
-                            float *const *y) noexcept nogil
+                            bint stream, float *const *y) noexcept nogil
+        void (*fence)() noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
                            const float *dy, float *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
@@ -159,9 +161,11 @@ cdef extern from "dispatch.h" nogil:
         void (*pack_panel)(const double *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
                            Py_ssize_t rows, Py_ssize_t cols, double *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
-                            const double *const *x, const double *const *w, Py_ssize_t w_stride,
+                            const double *const *x, const double *const *next,
+                            const double *const *w, Py_ssize_t w_stride, Py_ssize_t ahead,
                             const double *bias, bint accumulate, int activation, double slope,
-                            double *const *y) noexcept nogil
+                            bint stream, double *const *y) noexcept nogil
+        void (*fence)() noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
                            const double *dy, double *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil

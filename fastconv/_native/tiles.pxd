@@ -33,13 +33,23 @@ cdef inline void pack_panel(const real *w, Py_ssize_t row_stride, Py_ssize_t col
 
 
 cdef inline void gather_tile(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t depth,
-                             const real *const *x, const real *const *w, Py_ssize_t w_stride,
+                             const real *const *x, const real *const *next,
+                             const real *const *w, Py_ssize_t w_stride, Py_ssize_t ahead,
                              const real *bias, bint accumulate, int activation, real slope,
-                             real *const *y) noexcept nogil:
+                             bint stream, real *const *y) noexcept nogil:
     if real is float:
-        f32.gather_tile(m, n, taps, depth, x, w, w_stride, bias, accumulate, activation, slope, y)
+        f32.gather_tile(m, n, taps, depth, x, next, w, w_stride, ahead, bias, accumulate,
+                        activation, slope, stream, y)
     else:
-        f64.gather_tile(m, n, taps, depth, x, w, w_stride, bias, accumulate, activation, slope, y)
+        f64.gather_tile(m, n, taps, depth, x, next, w, w_stride, ahead, bias, accumulate,
+                        activation, slope, stream, y)
+
+
+cdef inline void fence(const real *_) noexcept nogil:
+    if real is float:
+        f32.fence()
+    else:
+        f64.fence()
 
 
 cdef inline void outer_tile(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const real *x,

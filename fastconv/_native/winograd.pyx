@@ -403,11 +403,11 @@ cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const re
             rows[r] = v + (first + r) * v_pitch
             ends[r] = m + (first + r) * m_pitch
         if real is float:
-            f32.gather_tile(last - first, cols, 1, depth, rows, &u, f32.gather_nr, NULL, False, 0,
-                            0, ends)
+            f32.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f32.gather_nr, 0, NULL,
+                            False, 0, 0, False, ends)
         else:
-            f64.gather_tile(last - first, cols, 1, depth, rows, &u, f64.gather_nr, NULL, False, 0,
-                            0, ends)
+            f64.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f64.gather_nr, 0, NULL,
+                            False, 0, 0, False, ends)
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,

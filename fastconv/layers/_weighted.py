@@ -101,9 +101,15 @@ class _Weighted(Layer):
                 )
             )
             return dx
-        panel = b.buffer(0, geometry.backward_panel_size)
-        b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
-        b.emit(conv.ConvInputGradient(geometry, dy=dz.slot, panel=panel, dx=dx.slot))
+        panel = b.parameter(self.weight)
+        packed = math.prod(geometry.kernel) > 1
+        if packed:
+            panel = b.buffer(0, geometry.backward_panel_size)
+            b.emit(conv.PackBackward(geometry, weight=b.parameter(self.weight), panel=panel))
+        step = conv.ConvInputGradient(
+            geometry, dy=dz.slot, panel=panel, dx=dx.slot, packed=packed
+        )  # fmt: skip
+        b.emit(step)
         return dx
 
     def _emit_windows(
