@@ -13,6 +13,11 @@ typedef struct {
                         ptrdiff_t w_stride, ptrdiff_t ahead, const real *bias, int accumulate,
                         int activation, real slope, int stream, real *const *y);
     void (*fence)(void);
+    void (*pack_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t cols,
+                        ptrdiff_t width, ptrdiff_t pitch, const real *x, real *to,
+                        ptrdiff_t stride);
+    void (*fetch_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t first,
+                         ptrdiff_t last, ptrdiff_t cols, const real *x);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
                        real *dw, ptrdiff_t dw_stride, int accumulate);
 

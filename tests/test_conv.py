@@ -218,6 +218,12 @@ CASES = {
     "more channels than a chunk": Case(2, (1, 2, 2), (1, 1, 1), 2500, 5),
     "more taps than a chunk": Case(1, (1, 20, 20), (1, 18, 19), 1, 3),
     "batch of pieces": Case(19, (1, 5, 5), (1, 3, 3), 3, 4),
+    "copied blocks": Case(5, (1, 7, 15), (1, 2, 3), 256, 150, strides=(1, 2, 2), x_gap=3,
+                          pads=((0, 0), (1, 0), (1, 1))),
+    "copied blocks, 1x1": Case(6, (1, 8, 8), (1, 1, 1), 515, 260),
+    "copied blocks, groups": Case(3, (1, 9, 9), (1, 1, 1), 520, 140, groups=2, y_gap=4),
+    "copied blocks, a tap in the padding": Case(2, (1, 3, 5), (1, 5, 2), 260, 70,
+                                                strides=(1, 4, 1), pads=((0, 0), (4, 4), (1, 1))),
     "dense": Case(5, (1, 1, 1), (1, 1, 1), 100, 37),
 }  # fmt: skip
 
@@ -342,7 +348,7 @@ def test_nan_passes_through_relu(dtype):
     assert not np.isnan(y[0, 0, 1:]).any()
 
 
-SHARED = ["3x3", "32 to 64", "three channels, stride 2", "sum of several chunks", "dense", "groups",
+SHARED = ["copied blocks", "3x3", "32 to 64", "three channels, stride 2", "sum of several chunks", "dense", "groups",
           "batch of pieces", "3-D", "1-D, long"]  # fmt: skip
 LARGER = Case(9, (1, 20, 21), (1, 3, 3), 24, 40, pads=((0, 0), (1, 1), (1, 1)))
 

@@ -5,7 +5,10 @@
 #define GATHER_NR (2 * VLEN)
 #define OUTER_NR (2 * VLEN)
 
-enum { FETCH = 64 / sizeof(real) }; /* elements of a cache line */
+enum {
+    FETCH = 64 / sizeof(real), /* elements of a cache line */
+    AHEAD = 16,                /* pixels that outer_tile fetches ahead */
+};
 
 enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
 
@@ -230,6 +233,39 @@ static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
 #undef FORM
 }
 
+/* Channels of pixels side by side, as outer_tile likes them: to[j / width][p][j % width] = x[p][j]
+ * for j < cols and pixel p of a walk with these counts and steps. A pixel has `pitch` numbers, width
+ * rounded up to whole vectors (what is past the width is anything but NaN), a block of `width`
+ * channels `stride`. */
+static void pack_pixels(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t cols,
+                        ptrdiff_t width, ptrdiff_t pitch, const real *x, real *to, ptrdiff_t stride)
+{
+    for (ptrdiff_t plane = 0; plane < count[0]; plane++)
+        for (ptrdiff_t row = 0; row < count[1]; row++) {
+            const real *from = x + plane * step[0] + row * step[1];
+            for (ptrdiff_t p = 0; p < count[2]; p++, from += step[2], to += pitch) {
+                real *end = to;
+                for (ptrdiff_t j = 0; j < cols; j += width, end += stride)
+                    for (ptrdiff_t i = 0; i < pitch && j + i < cols; i += VLEN)
+                        v_store(end + i, j + i + VLEN <= cols
+                                             ? v_load(from + j + i)
+                                             : v_load_tail(from + j + i, cols - j - i));
+            }
+        }
+}
+
+/* Fetches into the cache what pack_pixels will read of pixels first..last of a walk. */
+static void fetch_pixels(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t first,
+                         ptrdiff_t last, ptrdiff_t cols, const real *x)
+{
+    for (ptrdiff_t p = first; p < last; p++) {
+        const real *from = x + p % count[2] * step[2] + p / count[2] % count[1] * step[1] +
+                           p / count[2] / count[1] * step[0];
+        for (ptrdiff_t j = 0; j < cols; j += FETCH)
+            __builtin_prefetch(from + j);
+    }
+}
+
 /* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *walk, const real *x,
                        const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate)
@@ -259,6 +295,9 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
                 for (int v = 0; v < nv; v++)
                     g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
                                                       : v_load(dyp + v * VLEN);
+                __builtin_prefetch(xp + AHEAD * x_step);
+                __builtin_prefetch(dyp + AHEAD * dy_step);
+                __builtin_prefetch(dyp + AHEAD * dy_step + VLEN);
                 UNROLL(16)
                 for (int r = 0; r < m; r++) {
                     const vec a = v_set1(xp[r]);

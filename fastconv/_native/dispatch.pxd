@@ -36,6 +36,11 @@ cdef extern from "dispatch.h" nogil:
                             const float *bias, bint accumulate, int activation, float slope,
                             bint stream, float *const *y) noexcept nogil
         void (*fence)() noexcept nogil
+        void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
+                            Py_ssize_t width, Py_ssize_t pitch, const float *x, float *to,
+                            Py_ssize_t stride) noexcept nogil
+        void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
+                             Py_ssize_t last, Py_ssize_t cols, const float *x) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
                            const float *dy, float *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil
@@ -166,6 +171,11 @@ cdef extern from "dispatch.h" nogil:
                             const double *bias, bint accumulate, int activation, double slope,
                             bint stream, double *const *y) noexcept nogil
         void (*fence)() noexcept nogil
+        void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
+                            Py_ssize_t width, Py_ssize_t pitch, const double *x, double *to,
+                            Py_ssize_t stride) noexcept nogil
+        void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
+                             Py_ssize_t last, Py_ssize_t cols, const double *x) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
                            const double *dy, double *dw, Py_ssize_t dw_stride,
                            bint accumulate) noexcept nogil

@@ -36,6 +36,7 @@ cdef struct Outer:
     Py_ssize_t depth, width, groups, taps
     Py_ssize_t span             # taps that lie side by side in x, pixel after pixel
     Py_ssize_t walk             # pixels of y that are walked at a time
+    bint scattered              # a tap's pixels lie far apart
 
 cdef class ConvGeometry:
     cdef readonly tuple in_size, out_size, kernel, strides, dilation, pads

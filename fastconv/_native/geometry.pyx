@@ -16,6 +16,8 @@ from libc.stdlib cimport calloc, free
 
 from fastconv._native.tiles cimport WIDEST
 
+SCATTERED = 512     # elements between pixels
+
 from fastconv._native.step import Extent
 
 # elements of one array; with room for panels and for a batch in bytes of doubles
@@ -140,14 +142,18 @@ cdef class ConvGeometry:
         o.depth, o.width = self.forward.depth, self.forward.width
         o.groups, o.taps, o.out = self.groups, len(shifts), self.out_size
         o.span = self.kernel[2] if self.dilation[2] == 1 and self.x_stride == o.depth else 1
-        # strides spread the pixels of x that are read, until they no longer fit the L2 cache
-        o.walk = WALK if o.depth < 16 else max(WALK // 4, WALK // math.prod(self.strides))
+        # so many that x stays in the L2 cache, over which strides spread the pixels that are read
+        o.walk = WALK if o.depth < 16 else max(
+            WALK // 8, min(WALK // math.prod(self.strides), SCATTERED * 128 // o.depth))
         x_step, dy_step = [self.x_stride], [self.y_stride]
         for size, out in zip(reversed(self.in_size), reversed(self.out_size)):
             x_step.insert(0, x_step[0] * size)
             dy_step.insert(0, dy_step[0] * out)
         o.x_step = [step * stride for step, stride in zip(x_step, (1, *self.strides))]
         o.dy_step = dy_step
+        strided = max(self.strides) > 1
+        o.scattered = ((strided or len(shifts) == 1)
+                       and o.x_step[3] >= (SCATTERED // 2 if strided else SCATTERED))
         for t, shift in enumerate(shifts):  # 0 ≤ o * stride + shift < in
             first = [max(0, -(v // s)) for v, s in zip(shift, self.strides)]
             last = [min(out, (size - 1 - v) // s + 1) for v, s, out, size

@@ -52,6 +52,23 @@ cdef inline void fence(const real *_) noexcept nogil:
         f64.fence()
 
 
+cdef inline void pack_pixels(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
+                             Py_ssize_t width, Py_ssize_t pitch, const real *x, real *to,
+                             Py_ssize_t stride) noexcept nogil:
+    if real is float:
+        f32.pack_pixels(count, step, cols, width, pitch, x, to, stride)
+    else:
+        f64.pack_pixels(count, step, cols, width, pitch, x, to, stride)
+
+
+cdef inline void fetch_pixels(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
+                              Py_ssize_t last, Py_ssize_t cols, const real *x) noexcept nogil:
+    if real is float:
+        f32.fetch_pixels(count, step, first, last, cols, x)
+    else:
+        f64.fetch_pixels(count, step, first, last, cols, x)
+
+
 cdef inline void outer_tile(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const real *x,
                             const real *dy, real *dw, Py_ssize_t dw_stride,
                             bint accumulate) noexcept nogil:

@@ -14,7 +14,7 @@ from fastconv._native.dispatch cimport flush_denormals_on, flush_denormals_resto
 from fastconv._native.geometry cimport ConvGeometry, Outer, Rectangle
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    address, ceil_div, outer_mr, outer_nr, outer_tile, share,
+    address, ceil_div, outer_mr, outer_nr, outer_tile, fetch_pixels, pack_pixels, share,
 )
 
 from fastconv._native.geometry import LARGEST, count_of
@@ -24,6 +24,10 @@ cdef enum:
     STRIPS = 64         # pieces of a bias gradient, at most,
     STRIP = 1024        # each of at least so many pixels
     SLAB = 4096         # elements of one task when pieces are added
+    COPIED = 224        # pixels that are copied at a time, of
+    TILES = 8           # tiles of x and
+    PANELS = 8          # panels of dy,
+    COPY = 1 << 14      # doubles that hold either: a tile has at most 64 bytes a pixel, a panel 128
 
 
 # ---- weight gradient -----------------------------------------------------------------------------
@@ -167,6 +171,35 @@ cdef void outer_chunk(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
         unit += end - tile
 
 
+cdef struct Cut:
+    # samples and pixels of y cut into chunks
+    Py_ssize_t[4] extent, parts
+    Py_ssize_t chunks
+
+
+cdef Cut cut_pixels(const Outer *o, Py_ssize_t samples, Py_ssize_t room) noexcept nogil:
+    """Chunks of at most ``room`` pixels, whole rows, planes and samples where these fit."""
+    cdef Cut cut
+    cdef Py_ssize_t i
+    cut.extent, cut.chunks = [samples, o.out[0], o.out[1], o.out[2]], 1
+    for i in range(3, -1, -1):
+        cut.parts[i] = ceil_div(cut.extent[i], max(1, room))
+        room = room // cut.extent[i]
+        cut.chunks *= cut.parts[i]
+    return cut
+
+
+cdef void chunk_corners(const Cut *cut, Py_ssize_t chunk, Py_ssize_t sample, Py_ssize_t *low,
+                        Py_ssize_t *high) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(3, -1, -1):
+        low[i] = share(chunk % cut.parts[i], cut.parts[i], cut.extent[i])
+        high[i] = share(chunk % cut.parts[i] + 1, cut.parts[i], cut.extent[i])
+        chunk = chunk // cut.parts[i]
+    low[0] += sample
+    high[0] += sample
+
+
 cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, Py_ssize_t unit1,
                       Py_ssize_t sample0, Py_ssize_t sample1, const real *x, const real *dy,
                       real *dw, bint accumulate) noexcept nogil:
@@ -174,22 +207,116 @@ cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
 
     A chunk's slice of dy, one panel wide, stays in the L2 cache while all taps pass over it.
     """
-    cdef Py_ssize_t[4] extent = [sample1 - sample0, o.out[0], o.out[1], o.out[2]]
-    cdef Py_ssize_t[4] parts, low, high
-    cdef Py_ssize_t i, k, rest, chunks = 1, room = o.walk
-    for i in range(3, -1, -1):
-        parts[i] = ceil_div(extent[i], max(1, room))
-        room = room // extent[i]
-        chunks *= parts[i]
-    for k in range(chunks):
-        rest = k
-        for i in range(3, -1, -1):
-            low[i] = share(rest % parts[i], parts[i], extent[i])
-            high[i] = share(rest % parts[i] + 1, parts[i], extent[i])
-            rest = rest // parts[i]
-        low[0] += sample0
-        high[0] += sample0
+    cdef Cut cut = cut_pixels(o, sample1 - sample0, o.walk)
+    cdef Py_ssize_t[4] low, high
+    cdef Py_ssize_t k
+    for k in range(cut.chunks):
+        chunk_corners(&cut, k, sample0, low, high)
         outer_chunk(o, seen, unit0, unit1, low, high, x, dy, dw, accumulate or k > 0)
+
+
+# Where the pixels that a tap reads lie far apart, x and dy are copied first: a block of tiles of
+# the one and a block of panels of the other, pixel after pixel.
+
+cdef struct Block:
+    Py_ssize_t tap, group, tile0, tile1, panel0, panel1
+
+
+cdef bint is_copied(const Outer *o, const real *x) noexcept nogil:
+    """Copies pay where each is used often enough."""
+    return (o.scattered and o.depth >= 2 * outer_mr(x) and o.width >= 2 * outer_nr(x))
+
+
+cdef Py_ssize_t copy_box(const Box *box, const Py_ssize_t *step, Py_ssize_t outer_step,
+                         Py_ssize_t cols, Py_ssize_t width, Py_ssize_t pitch, const real *source,
+                         real *copy) noexcept nogil:
+    """The channels of the pixels of a box, ``width`` by ``width``; returns how many pixels."""
+    cdef Py_ssize_t i, pixels = box.walk.count[0] * box.walk.count[1] * box.walk.count[2]
+    for i in range(box.count):
+        pack_pixels(box.walk.count, step, cols, width, pitch, source + i * outer_step,
+                    copy + i * pixels * pitch, box.count * pixels * pitch)
+    return box.count * pixels
+
+
+cdef void copied_chunk(const Outer *o, const Block *b, const Box *box, const Box *next,
+                       const real *x, const real *dy, real *dw, bint accumulate) noexcept nogil:
+    """A block of dw over the pixels of a box; fetches those of the next one meanwhile."""
+    cdef double[COPY] x_room
+    cdef double[2 * COPY] dy_room
+    cdef real *xs = <real *> x_room
+    cdef real *dys = <real *> dy_room
+    cdef Py_ssize_t mr = outer_mr(x), nr = outer_nr(x), stride = o.groups * o.width
+    cdef Py_ssize_t pitch = ceil_div(mr, nr // 2) * (nr // 2), i, tile, panel, pixels, soon
+    cdef Py_ssize_t row = b.tile0 * mr, rows = min(o.depth, b.tile1 * mr) - row
+    cdef Py_ssize_t column = b.panel0 * nr, cols = min(o.width, b.panel1 * nr) - column
+    cdef Py_ssize_t tiles = ceil_div(rows, mr), units = tiles * ceil_div(cols, nr)
+    cdef fc_walk walk
+    x += b.group * o.depth + row
+    dy += b.group * o.width + column
+    dw += (b.tap * o.depth + row) * stride + b.group * o.width + column
+    pixels = copy_box(box, box.walk.x_step, box.x_step, rows, mr, pitch, x + box.x, xs)
+    copy_box(box, box.walk.dy_step, box.dy_step, cols, nr, nr, dy + box.dy, dys)
+    soon = next.walk.count[0] * next.walk.count[1] * next.walk.count[2]
+    walk.count, walk.x_step, walk.dy_step = [1, 1, pixels], [0, 0, pitch], [0, 0, nr]
+    for i in range(units):
+        panel, tile = i // tiles, i % tiles
+        fetch_pixels(next.walk.count, next.walk.x_step, share(i, units, soon),
+                     share(i + 1, units, soon), rows, x + next.x)
+        fetch_pixels(next.walk.count, next.walk.dy_step, share(i, units, soon),
+                     share(i + 1, units, soon), cols, dy + next.dy)
+        outer_tile(min(mr, rows - tile * mr), min(nr, cols - panel * nr), &walk,
+                   xs + tile * pixels * pitch, dys + panel * pixels * nr,
+                   dw + tile * mr * stride + panel * nr, stride, accumulate)
+
+
+cdef Box chunk_box(const Outer *o, const Rectangle *tap, const Cut *cut, Py_ssize_t chunk,
+                   Py_ssize_t sample) noexcept nogil:
+    """What a tap sees of a chunk."""
+    cdef Py_ssize_t[4] low, high
+    chunk_corners(cut, chunk, sample, low, high)
+    return outer_box(o, tap, low, high, max(low[3], tap.first[2]), min(high[3], tap.last[2]))
+
+
+cdef void copied_block(const Outer *o, const Rectangle *seen, const Block *b,
+                       Py_ssize_t sample0, Py_ssize_t sample1, const real *x, const real *dy,
+                       real *dw, bint accumulate) noexcept nogil:
+    """A block of dw over some samples, chunk by chunk of pixels."""
+    cdef Cut cut = cut_pixels(o, sample1 - sample0, COPIED)
+    cdef Py_ssize_t k
+    cdef Box box, next = chunk_box(o, &seen[b.tap], &cut, 0, sample0)
+    for k in range(cut.chunks):
+        box = next
+        next = chunk_box(o, &seen[b.tap], &cut, min(k + 1, cut.chunks - 1), sample0)
+        if not box.empty or k == 0:     # the first writes zeros
+            copied_chunk(o, b, &box, &next, x, dy, dw, accumulate or k > 0)
+
+
+cdef Py_ssize_t copied_blocks(const Outer *o, Py_ssize_t wanted, const real *x,
+                              Py_ssize_t *rows, Py_ssize_t *cols) noexcept nogil:
+    """Blocks of dw of at most TILES × PANELS tiles; smaller ones until there are ``wanted``."""
+    cdef Py_ssize_t tiles = ceil_div(o.depth, outer_mr(x)), panels = ceil_div(o.width, outer_nr(x))
+    rows[0], cols[0] = ceil_div(tiles, TILES), ceil_div(panels, PANELS)
+    while rows[0] * cols[0] * o.groups * o.taps < wanted:
+        if rows[0] < tiles and rows[0] * panels <= cols[0] * tiles:
+            rows[0] = min(tiles, 2 * rows[0])
+        elif cols[0] < panels:
+            cols[0] = min(panels, 2 * cols[0])
+        else:
+            break
+    return rows[0] * cols[0] * o.groups * o.taps
+
+
+cdef void copied_task(const Outer *o, const Rectangle *seen, Py_ssize_t i, Py_ssize_t rows,
+                      Py_ssize_t cols, Py_ssize_t sample0, Py_ssize_t sample1, const real *x,
+                      const real *dy, real *dw, bint accumulate) noexcept nogil:
+    """Block i of groups × taps × rows × columns of blocks."""
+    cdef Py_ssize_t tiles = ceil_div(o.depth, outer_mr(x)), panels = ceil_div(o.width, outer_nr(x))
+    cdef Block b
+    b.panel0, b.panel1 = share(i % cols, cols, panels), share(i % cols + 1, cols, panels)
+    i = i // cols
+    b.tile0, b.tile1 = share(i % rows, rows, tiles), share(i % rows + 1, rows, tiles)
+    b.tap, b.group = i // rows % o.taps, i // rows // o.taps
+    copied_block(o, seen, &b, sample0, sample1, x, dy, dw, accumulate)
 
 
 cdef void add_slab(const real *copies, Py_ssize_t pieces, Py_ssize_t size, Py_ssize_t first,
@@ -219,21 +346,29 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
                           Py_ssize_t pieces, const real *x, const real *dy, real *dw,
                           real *scratch, bint accumulate) noexcept nogil:
     """dw (+)= Σ over the batch and the pixels of y of x · dy."""
-    cdef Py_ssize_t size = o.taps * o.depth * o.groups * o.width, pixels, units, slices, i
+    cdef Py_ssize_t size = o.taps * o.depth * o.groups * o.width, i
+    cdef Py_ssize_t pixels = c.n * o.out[0] * o.out[1] * o.out[2]
+    cdef Py_ssize_t rows = 0, cols = 0, units = outer_units(o, x), slices, piece, sample0, sample1
     cdef bint direct = pieces == 1      # one piece needs no copy
+    cdef bint copied = is_copied(o, x)
     cdef unsigned mode = 0
-    cdef int threads
-    pixels = c.n * o.out[0] * o.out[1] * o.out[2]
-    units = outer_units(o, x)
-    threads = team(c, pixels * size / <double> FMAS)
-    slices = min(units, ceil_div(4 * threads, pieces))
+    cdef real *total
+    cdef int threads = team(c, pixels * size / <double> FMAS)
+    slices = ceil_div(4 * threads, pieces)
+    slices = copied_blocks(o, slices, x, &rows, &cols) if copied else min(units, slices)
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(pieces * slices, schedule="dynamic"):
-            outer_block(o, seen, share(i % slices, slices, units),
-                        share(i % slices + 1, slices, units), share(i // slices, pieces, c.n),
-                        share(i // slices + 1, pieces, c.n), x, dy,
-                        dw if direct else scratch + i // slices * size, accumulate and direct)
+            piece = i // slices
+            sample0, sample1 = share(piece, pieces, c.n), share(piece + 1, pieces, c.n)
+            total = dw if direct else scratch + piece * size
+            if copied:
+                copied_task(o, seen, i % slices, rows, cols, sample0, sample1, x, dy, total,
+                            accumulate and direct)
+            else:
+                outer_block(o, seen, share(i % slices, slices, units),
+                            share(i % slices + 1, slices, units), sample0, sample1, x, dy, total,
+                            accumulate and direct)
         flush_denormals_restore(mode)
     if not direct:
         add_pieces(c, scratch, pieces, size, dw, accumulate)
