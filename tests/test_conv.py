@@ -16,6 +16,7 @@ from fastconv._native import conv, dispatch
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Extent, execute
 from fastconv._native.weight_gradient import BiasGradient, ConvWeightGradient
+from fastconv.parameter import zeros
 
 CANARY = 7.25
 TABLES = [*ISAS, "reference_f64"]
@@ -310,6 +311,37 @@ def test_weights_in_place_give_the_same_bits(channels, filters, dtype):
         assert np.array_equal(case.input_gradient(dtype, packed=False), case.input_gradient(dtype))
 
 
+@pytest.mark.parametrize(("inputs", "units"), [(1, 1), (7, 10), (400, 120), (33, 1030), (70, 16)])
+def test_dense_of_few_samples(inputs, units, dtype):
+    """From 17 samples on, another way; the output keeps its bits in any batch."""
+    case = Case(17, (1, 1, 1), (1, 1, 1), inputs, units, x_gap=1, y_gap=2)
+    y, dx, *_ = case.textbook()
+    for n in (1, 3, 4, 7, 16, 17):
+        for activation in (conv.NONE, conv.RELU):
+            packed, in_place = (
+                case.forward(dtype, slice(n), activation=activation, packed=packed)
+                for packed in (True, False)
+            )
+            assert np.array_equal(in_place, packed)
+        assert_close(case.forward(dtype, slice(n), packed=False), y[:n], inputs)
+        assert_close(case.input_gradient(dtype, slice(n), packed=False), dx[:n], units)
+
+
+def test_a_weight_gradient_past_the_caches(dtype):
+    """Large enough to be streamed, from an address that allows it."""
+    n, inputs, units = 3, 1456, 1456
+    rng = np.random.default_rng(3)
+    x, dy = rng.standard_normal((n, inputs)), rng.standard_normal((n, units))
+    dw = zeros((inputs, units), dtype)
+    dw[...] = np.nan
+    step = ConvWeightGradient(ConvGeometry.dense(inputs, units), x=0, dy=1, dw=2, scratch=3)
+    arrays = {0: x.astype(dtype), 1: dy.astype(dtype), 2: dw, 3: np.zeros(1, dtype)}
+    execute(step, arrays, n)
+    assert_close(dw, x.T @ dy, n)
+    execute(step, arrays, n, accumulate=True)
+    assert_close(dw, 2 * x.T @ dy, n)
+
+
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 2, 3)])
 @pytest.mark.parametrize("channels", [512, 1024])
 def test_pixels_a_page_apart(channels, kernel, dtype):
@@ -348,8 +380,8 @@ def test_nan_passes_through_relu(dtype):
     assert not np.isnan(y[0, 0, 1:]).any()
 
 
-SHARED = ["copied blocks", "3x3", "32 to 64", "three channels, stride 2", "sum of several chunks", "dense", "groups",
-          "batch of pieces", "3-D", "1-D, long"]  # fmt: skip
+SHARED = ["copied blocks", "3x3", "32 to 64", "three channels, stride 2", "sum of several chunks",
+          "dense", "groups", "batch of pieces", "3-D", "1-D, long"]  # fmt: skip
 LARGER = Case(9, (1, 20, 21), (1, 3, 3), 24, 40, pads=((0, 0), (1, 1), (1, 1)))
 
 

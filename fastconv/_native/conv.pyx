@@ -4,8 +4,9 @@ Every output pixel is a sum over taps × channels, and what changes is where a t
 lattice of `geometry`. So forward, the input gradient and dense layers are one walk, `gather`.
 
 Weights are read from panels, [group][panel][tap][channel][NR], packed once per run (the input
-gradient's have the two channel axes changed over and the taps sorted by phase). With a single tap
-the forward walk can read the weights where they lie, which is best for dense layers.
+gradient's have the two channel axes changed over and the taps sorted by phase). A single tap's
+weights may be given as they lie: each block of tiles then makes a panel's chunk when it needs it,
+and a dense layer of few samples reads along their rows.
 
 Each output adds its terms in the order of the panel, tap by tap and channel by channel. Cutting the
 sum into chunks stores and reloads the same partial sums, and a pixel never looks at its neighbours,
@@ -21,7 +22,8 @@ from fastconv._native.dispatch cimport (
 from fastconv._native.geometry cimport DEPTH, POINTERS, TAPS, ConvGeometry, Gather, Lattice
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    TALLEST, WIDEST, address, ceil_div, fence, gather_mr, gather_nr, gather_tile, pack_panel, share,
+    FAR, LINE, TALLEST, WIDEST, address, ceil_div, dot_mr, dot_nr, dot_tile, fence, fetch_pixels,
+    gather_mr, gather_nr, gather_tile, pack_panel, share, sweep_k, sweep_mr, sweep_tile,
 )
 
 from fastconv._native.step import Extent
@@ -29,15 +31,15 @@ from fastconv._native.step import Extent
 cdef enum:
     BLOCK = 16          # tiles that share a chunk of a panel
     PAGE = 4096         # bytes: pixels so far apart are copied before they are read,
-    COPIED = 8          # so many tiles
+    COPIED = 16         # so many tiles
     COPY_DEPTH = 128    # of so many channels at a time,
     PITCH = COPY_DEPTH + 16     # a row of the copy and the next one's are 64 bytes out of step
+    ROOM = 8 * TALLEST * PITCH  # doubles for these copies
     ONCE = 256          # channels of a panel that a block of tiles makes for itself
-    FEW = 2             # tiles for which making it does not pay: rows of the weight are read on,
-    STREAM = 1 << 15    # so many weights (but at least LEAST rows) at a time, lest the streams
-    LEAST = 16          # of memory that are open together grow too many
-    LINE = 64           # bytes of a cache line
-    FAR = 1 << 21       # an output of so many elements is written past the caches
+    FEW = 16            # samples of a dense layer that reads its weight along the rows:
+    SEGMENT = 1024      # so many columns of it for the output (their sums, a little further apart,
+    SWEEP = SEGMENT + 16    # fall into different lines of the L1 cache),
+    DOT_ROWS = 32       # so many rows for the input gradient
 
 cdef enum Weights:      # a walk finds its weights
     PANELS              # packed,
@@ -179,7 +181,9 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     cdef Py_ssize_t column = task.group * g.width + panel * nr
     cdef Py_ssize_t cols = min(nr, g.width - panel * nr), depth = chunk.i1 - chunk.i0
     cdef Py_ssize_t t, r, m, tile, hop, first = share(task.tile0, task.tiles, task.pixels)
-    cdef Py_ssize_t ahead = 8 * nr
+    cdef Py_ssize_t length = 0, tiles = task.tile1 - task.tile0
+    cdef const real *to_come = NULL     # of the weights, for the next panel: so many rows and
+    cdef Py_ssize_t[3] count, step      # how far apart, each of that length
     cdef Py_ssize_t at = first, all_rows = g.groups * g.width, all_columns = g.groups * g.depth
     if task.weights == PANELS:
         w += ((task.group * ceil_div(g.width, nr) + panel) * g.taps + s.first + chunk.t0) \
@@ -189,14 +193,13 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     elif task.weights == COLUMNS:
         w += panel * nr * all_columns + task.group * g.depth + chunk.i0
         pack_panel(w, 1, all_columns, depth, cols, made)
+        to_come, count, step, length = w + nr * all_columns, [1, 1, nr], [0, 0, all_columns], depth
         w = made
     else:
         w += chunk.i0 * all_rows + column
-        if task.tiles <= FEW and cols == nr:    # else a whole row of NR might lead out of w
-            stride, ahead = all_rows, 2 * nr
-        else:
-            pack_panel(w, all_rows, 1, depth, cols, made)
-            w = made
+        pack_panel(w, all_rows, 1, depth, cols, made)
+        to_come, count, step, length = w + nr, [1, 1, depth], [0, 0, all_rows], nr
+        w = made
     if bias is not NULL:
         bias += column
     for tile in range(task.tile0, task.tile1):
@@ -206,11 +209,15 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
         hop = hop_of(s, task, inside[tile - task.tile0])
         for t in range(counts[tile - task.tile0]):
             taps[t] = w + kept[t] * hop * g.depth * stride
+        if to_come is not NULL and panel + 1 < task.panel1:
+            t = tile - task.tile0
+            fetch_pixels(count, step, share(t, tiles, count[2]), share(t + 1, tiles, count[2]),
+                         length, to_come)
         if panel == task.panel0 and s.taps == 1:    # the others find x in the cache
             fetched = (soon + (tile - task.tile0) * mr if task.copied
                        else rows + mr if tile + 1 < task.tile1 else NULL)
         gather_tile(m, cols, counts[tile - task.tile0], depth * hop, rows, fetched, taps, stride,
-                    ahead, bias, not chunk.first, activation if chunk.final else 0, slope,
+                    bias, not chunk.first, activation if chunk.final else 0, slope,
                     task.streamed, ends)
         rows += mr * counts[tile - task.tile0]
         kept += counts[tile - task.tile0]
@@ -235,7 +242,8 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
     """One task: its sum chunk by chunk, panels over tiles within a chunk."""
     cdef const real *rows[POINTERS]
     cdef const real *soon[COPIED * TALLEST]
-    cdef real[COPIED * TALLEST * PITCH] copies
+    cdef double[ROOM] room      # as many bytes for doubles, whose tiles are half as tall
+    cdef real *copies = <real *> room
     cdef Pixels pixels
     cdef bint[BLOCK] inside
     cdef Py_ssize_t[BLOCK] counts   # taps kept for each tile,
@@ -265,11 +273,15 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
                                      inside[i], x + chunk.i0, rows + place * mr, kept + place)
             if task.copied and counts[i] > 0:
                 copy_sources(m, chunk.i1 - chunk.i0, rows + place * mr, soon + i * mr,
-                             copies + i * TALLEST * PITCH)
+                             copies + i * mr * PITCH)
             place += counts[i]
         for panel in range(task.panel0, task.panel1):
             gather_panel(g, s, task, &chunk, &pixels, rows, soon, inside, counts, kept, panel, w,
                          bias, activation, slope, y)
+
+
+cdef inline Py_ssize_t pixels_of(const Py_ssize_t *size) noexcept nogil:
+    return size[0] * size[1] * size[2]
 
 
 cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real *x, const real *w,
@@ -282,6 +294,10 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     cdef int threads
     task.pixels = c.n * s.count[0] * s.count[1] * s.count[2]
     if task.pixels == 0:
+        return
+    if (weights != PANELS and c.n <= FEW and g.groups == 1
+            and pixels_of(g.src) * pixels_of(g.dst) == 1):
+        few_samples(c, g, x, w, weights, bias, activation, slope, y)
         return
     threads = team(c, task.pixels * (s.taps + 1) * g.depth * g.width * g.groups / <double> FMAS)
     task.weights = weights
@@ -307,6 +323,75 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
         flush_denormals_restore(mode)
 
 
+cdef void few_samples(const Context *c, const Gather *g, const real *x, const real *w,
+                      Weights weights, const real *bias, int activation, real slope,
+                      real *y) noexcept nogil:
+    """A dense layer's output or input gradient for few samples: as fast as w can be read."""
+    cdef Py_ssize_t i, size = SEGMENT if weights == ROWS else DOT_ROWS
+    cdef unsigned mode = 0
+    with parallel(num_threads=team(c, c.n * g.depth * g.width / <double> FMAS)):
+        mode = flush_denormals_on()
+        for i in prange(ceil_div(g.width, size), schedule="dynamic"):
+            if weights == ROWS:
+                sweep_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, bias, activation,
+                            slope, y)
+            else:
+                dot_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, y)
+        flush_denormals_restore(mode)
+
+
+cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const real *bias, bint accumulate,
+                   int activation, real slope, real *sums) noexcept nogil:
+    """sums = bias, or sums = activation(sums): tiles whose sums have no more terms."""
+    cdef real *ends[1]
+    cdef Py_ssize_t nr = gather_nr(sums), sample, panel
+    for sample in range(n):
+        for panel in range(ceil_div(cols, nr)):
+            ends[0] = sums + sample * SWEEP + panel * nr
+            gather_tile(1, min(nr, cols - panel * nr), 0, 0, NULL, NULL, NULL, nr,
+                        bias + panel * nr if bias is not NULL else NULL, accumulate, activation,
+                        slope, False, ends)
+
+
+cdef void sweep_block(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                      const real *x, const real *w, const real *bias, int activation, real slope,
+                      real *y) noexcept nogil:
+    """Columns first.. of the output: some rows of the weight at a time, for all samples.
+
+    The sums lie close together meanwhile; in y they might be a page apart.
+    """
+    cdef real[FEW * SWEEP] sums
+    cdef Py_ssize_t rows = sweep_k(w), tiles = ceil_div(n, sweep_mr(w)), block, i, tile, sample
+    if bias is not NULL:
+        bias += first
+    touch_up(n, last - first, bias, False, 0, slope, sums)
+    for block in range(ceil_div(g.depth, rows)):
+        i = block * rows
+        for tile in range(tiles):
+            sample = share(tile, tiles, n)
+            sweep_tile(share(tile + 1, tiles, n) - sample, min(rows, g.depth - i), last - first,
+                       x + sample * g.src_stride + i, g.src_stride, w + i * g.width + first,
+                       g.width, sums + sample * SWEEP, SWEEP)
+    if activation:
+        touch_up(n, last - first, bias, True, activation, slope, sums)
+    for sample in range(n):
+        memcpy(y + sample * g.dst_stride + first, sums + sample * SWEEP,
+               (last - first) * sizeof(real))
+
+
+cdef void dot_block(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                    const real *dy, const real *w, real *dx) noexcept nogil:
+    """Rows first.. of the weight, a tile's few for all samples while they are in the cache."""
+    cdef Py_ssize_t nr = dot_nr(w), tiles = ceil_div(n, dot_mr(w)), row = first, tile, sample
+    while row < last:
+        for tile in range(tiles):
+            sample = share(tile, tiles, n)
+            dot_tile(share(tile + 1, tiles, n) - sample, min(nr, last - row), g.depth,
+                     dy + sample * g.src_stride, g.src_stride, w + row * g.depth, g.depth,
+                     dx + sample * g.dst_stride + row, g.dst_stride)
+        row += nr
+
+
 cdef void plan_chunks(const Gather *g, const Lattice *s, Task *task,
                       Py_ssize_t itemsize) noexcept nogil:
     """As many taps and channels at a time as the caches and the list of pointers allow."""
@@ -315,8 +400,6 @@ cdef void plan_chunks(const Gather *g, const Lattice *s, Task *task,
     task.depth_step = COPY_DEPTH if task.copied else DEPTH if task.weights == PANELS else ONCE
     if s.taps == 0:
         task.depth_step = g.depth
-    elif task.weights == ROWS and task.tiles <= FEW:
-        task.depth_step = min(task.depth_step, max(LEAST, STREAM // (g.groups * g.width)))
 
 
 cdef void gather_task(const Gather *g, const Lattice *s, Task task, Py_ssize_t i, Py_ssize_t blocks,

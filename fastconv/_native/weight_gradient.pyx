@@ -14,7 +14,8 @@ from fastconv._native.dispatch cimport flush_denormals_on, flush_denormals_resto
 from fastconv._native.geometry cimport ConvGeometry, Outer, Rectangle
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    address, ceil_div, outer_mr, outer_nr, outer_tile, fetch_pixels, pack_pixels, share,
+    FAR, LINE, address, ceil_div, fence, fetch_pixels, outer_mr, outer_nr, outer_tile, pack_pixels,
+    share,
 )
 
 from fastconv._native.geometry import LARGEST, count_of
@@ -24,6 +25,7 @@ cdef enum:
     STRIPS = 64         # pieces of a bias gradient, at most,
     STRIP = 1024        # each of at least so many pixels
     SLAB = 4096         # elements of one task when pieces are added
+    STREAMED = 32       # samples of a dense layer whose dw is written row by row, at most
     COPIED = 224        # pixels that are copied at a time, of
     TILES = 8           # tiles of x and
     PANELS = 8          # panels of dy,
@@ -92,7 +94,7 @@ cdef inline void outer_rows(const Box *box, Py_ssize_t m, Py_ssize_t n, const re
         return
     for i in range(box.count):
         outer_tile(m, n, &box.walk, x + box.x + i * box.x_step, dy + box.dy + i * box.dy_step, dw,
-                   stride, accumulate or i > 0)
+                   stride, accumulate or i > 0, False)
 
 
 cdef struct Span:
@@ -266,7 +268,7 @@ cdef void copied_chunk(const Outer *o, const Block *b, const Box *box, const Box
                      share(i + 1, units, soon), cols, dy + next.dy)
         outer_tile(min(mr, rows - tile * mr), min(nr, cols - panel * nr), &walk,
                    xs + tile * pixels * pitch, dys + panel * pixels * nr,
-                   dw + tile * mr * stride + panel * nr, stride, accumulate)
+                   dw + tile * mr * stride + panel * nr, stride, accumulate, False)
 
 
 cdef Box chunk_box(const Outer *o, const Rectangle *tap, const Cut *cut, Py_ssize_t chunk,
@@ -319,6 +321,26 @@ cdef void copied_task(const Outer *o, const Rectangle *seen, Py_ssize_t i, Py_ss
     copied_block(o, seen, &b, sample0, sample1, x, dy, dw, accumulate)
 
 
+cdef void streamed_rows(const Outer *o, Py_ssize_t tile, Py_ssize_t tiles, Py_ssize_t n,
+                        const real *x, const real *dy, real *dw) noexcept nogil:
+    """A tile's rows of a dense dw for few samples, from the left to the right."""
+    cdef Py_ssize_t row = share(tile, tiles, o.depth), end = share(tile + 1, tiles, o.depth)
+    cdef Py_ssize_t panel, nr = outer_nr(x)
+    cdef fc_walk walk
+    walk.count, walk.x_step, walk.dy_step = [1, 1, n], [0, 0, o.x_step[0]], [0, 0, o.dy_step[0]]
+    for panel in range(ceil_div(o.width, nr)):
+        outer_tile(end - row, min(nr, o.width - panel * nr), &walk, x + row, dy + panel * nr,
+                   dw + row * o.width + panel * nr, o.width, False, True)
+
+
+cdef bint is_streamed(const Outer *o, Py_ssize_t pixels, const real *dw,
+                      bint accumulate) noexcept nogil:
+    """Dense, few samples: writing dw is all the work. Whole lines pass by the caches."""
+    return (o.taps == 1 and o.groups == 1 and o.out[0] * o.out[1] * o.out[2] == 1
+            and pixels <= STREAMED and o.depth * o.width >= FAR and not accumulate
+            and <size_t> dw % LINE == 0 and o.width * sizeof(real) % LINE == 0)
+
+
 cdef void add_slab(const real *copies, Py_ssize_t pieces, Py_ssize_t size, Py_ssize_t first,
                    Py_ssize_t last, real *total, bint accumulate) noexcept nogil:
     cdef Py_ssize_t i, p
@@ -350,25 +372,30 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
     cdef Py_ssize_t pixels = c.n * o.out[0] * o.out[1] * o.out[2]
     cdef Py_ssize_t rows = 0, cols = 0, units = outer_units(o, x), slices, piece, sample0, sample1
     cdef bint direct = pieces == 1      # one piece needs no copy
-    cdef bint copied = is_copied(o, x)
+    cdef bint copied = is_copied(o, x), streamed = is_streamed(o, pixels, dw, accumulate)
     cdef unsigned mode = 0
     cdef real *total
     cdef int threads = team(c, pixels * size / <double> FMAS)
     slices = ceil_div(4 * threads, pieces)
     slices = copied_blocks(o, slices, x, &rows, &cols) if copied else min(units, slices)
+    if streamed:
+        slices = ceil_div(o.depth, outer_mr(x))
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(pieces * slices, schedule="dynamic"):
             piece = i // slices
             sample0, sample1 = share(piece, pieces, c.n), share(piece + 1, pieces, c.n)
             total = dw if direct else scratch + piece * size
-            if copied:
+            if streamed:
+                streamed_rows(o, i, slices, c.n, x, dy, dw)
+            elif copied:
                 copied_task(o, seen, i % slices, rows, cols, sample0, sample1, x, dy, total,
                             accumulate and direct)
             else:
                 outer_block(o, seen, share(i % slices, slices, units),
                             share(i % slices + 1, slices, units), sample0, sample1, x, dy, total,
                             accumulate and direct)
+        fence(x)
         flush_denormals_restore(mode)
     if not direct:
         add_pieces(c, scratch, pieces, size, dw, accumulate)
@@ -436,7 +463,7 @@ cdef void sum_strip(const real *dy, Py_ssize_t rows, Py_ssize_t channels, Py_ssi
         for panel in range(ceil_div(channels, nr)):
             column = panel * nr
             outer_tile(1, min(nr, channels - column), &walk, &one, dy + first * stride + column,
-                       total + column, channels, first > 0)
+                       total + column, channels, first > 0, False)
 
 
 cdef void bias_gradient(const Context *c, Py_ssize_t rows, Py_ssize_t channels, Py_ssize_t stride,

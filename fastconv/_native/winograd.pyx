@@ -10,8 +10,8 @@ Forward and the input gradient are one walk: the input gradient is a convolution
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
 caches: inputs, 36 products, outputs. The transformed windows, a multiple of the weights, are made
 once and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the
-other way round: transformed inputs of some tiles are shared, and a task takes one panel of the weights
-through all of it, transformed six planes at a time. Both give the same bits.
+other way round: transformed inputs of some tiles are shared, and a task takes one panel of the
+weights through all of it, transformed six planes at a time. Both give the same bits.
 
 The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
 task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
@@ -403,10 +403,10 @@ cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const re
             rows[r] = v + (first + r) * v_pitch
             ends[r] = m + (first + r) * m_pitch
         if real is float:
-            f32.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f32.gather_nr, 0, NULL,
+            f32.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f32.gather_nr, NULL,
                             False, 0, 0, False, ends)
         else:
-            f64.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f64.gather_nr, 0, NULL,
+            f64.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f64.gather_nr, NULL,
                             False, 0, 0, False, ends)
 
 
@@ -649,10 +649,10 @@ cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssiz
             first, last = share(i, count, depth), share(i + 1, count, depth)
             if real is float:
                 f32.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate)
+                               sums + first * width + column, width, accumulate, False)
             else:
                 f64.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate)
+                               sums + first * width + column, width, accumulate, False)
 
 
 cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
