@@ -23,8 +23,9 @@ from worker import Side, Worker
 KEPT = ", kept"  # ends the names of variants with glibc told to keep memory
 BATCHES = 4  # different batches, taken in turns
 # Of the first losses. Sums in another order move the first one in its sixth digit; the next ones
-# show gradients and updates, through which small differences grow.
-TOLERANCES = (1e-4, 1e-2, 3e-2)
+# show gradients and updates, through which small differences grow: of a small ResNet-50 the third
+# loss is 8.75 in float64 on both sides, 8.70 here and 8.35 to 8.58 in PyTorch's layouts in float32.
+TOLERANCES = (1e-4, 1e-2, 1e-1)
 
 
 # -- the sides ----------------------------------------------------------------------------------

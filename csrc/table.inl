@@ -2,18 +2,28 @@
  * kernel stands above its body in kernels/<family>.inl. */
 typedef struct {
     const char *isa;
-    /* register tiles: rows and columns of the gather and of the outer-product micro-kernel */
-    ptrdiff_t gather_mr, gather_nr, outer_mr, outer_nr;
+    /* register tiles: rows and columns of the micro-kernels */
+    ptrdiff_t gather_mr, gather_nr, outer_mr, outer_nr, dot_mr, dot_nr, sweep_mr, sweep_k;
 
     /* kernels/gemm.inl */
     void (*pack_panel)(const real *w, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
                        ptrdiff_t cols, real *panel);
     void (*gather_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y);
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
+                        real slope, int stream, real *const *y);
+    void (*fence)(void);
+    void (*pack_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t cols,
+                        ptrdiff_t width, ptrdiff_t pitch, const real *x, real *to,
+                        ptrdiff_t stride);
+    void (*fetch_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t first,
+                         ptrdiff_t last, ptrdiff_t cols, const real *x);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
-                       real *dw, ptrdiff_t dw_stride, int accumulate);
+                       real *dw, ptrdiff_t dw_stride, int accumulate, int stream);
+    void (*sweep_tile)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const real *x, ptrdiff_t x_stride,
+                       const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride);
+    void (*dot_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const real *x, ptrdiff_t x_stride,
+                     const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride);
 
     /* kernels/winograd.inl */
     void (*winograd_input)(const fc_tile *tile, ptrdiff_t channels, int first, int last,

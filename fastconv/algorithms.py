@@ -7,7 +7,7 @@ wherever it is computed.
 import os
 
 from fastconv import shapes
-from fastconv._native.conv import ConvGeometry
+from fastconv._native.geometry import ConvGeometry
 from fastconv._native.winograd import WinogradGeometry
 
 VARIABLE = "FASTCONV_CONV"

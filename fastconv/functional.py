@@ -21,6 +21,8 @@ from fastconv._native import loss as _loss
 from fastconv._native import norm as _norm
 from fastconv._native import pool as _pool
 from fastconv._native import random as _random
+from fastconv._native import weight_gradient as _weight_gradient
+from fastconv._native.geometry import ConvGeometry as _ConvGeometry
 from fastconv._native.step import Step, execute
 from fastconv.losses import check_labels, real_array
 
@@ -65,7 +67,7 @@ def _run(step: Step, n: int, *arrays: Array | None, **options: Any) -> None:
 
 def _conv_geometry(
     x: Sequence[int], weight: Array, strides: Any, padding: Any, dilation: Any, groups: int
-) -> _conv.ConvGeometry:
+) -> _ConvGeometry:
     if weight.ndim != 4:
         raise ValueError(f"weight must be (KH, KW, IC / groups, OC), not {weight.shape}")
     strides = shapes.integers(strides, 2, "strides")
@@ -80,7 +82,7 @@ def _conv_geometry(
     padding = shapes.check_padding(padding, 2)
     pads = shapes.resolve_padding(padding, x[1:3], kernel, strides, dilation)
     shapes.window_shape("conv2d", tuple(x[1:3]), kernel, strides, dilation, padding)
-    return _conv.ConvGeometry(
+    return _ConvGeometry(
         in_size=shapes.three(x[1:3], 1), kernel=shapes.three(kernel, 1),
         strides=shapes.three(strides, 1), dilation=shapes.three(dilation, 1),
         pads=shapes.three(pads, (0, 0)), channels=x[-1], filters=weight.shape[-1], groups=groups,
@@ -117,7 +119,7 @@ def conv2d_backward(
     dx, dweight = np.empty_like(x), np.empty_like(weight)
     _run(_conv.ConvInputGradient(g, dy=0, panel=1, dx=2), len(x), dy, panel, dx)
     scratch = np.empty(g.scratch_size, x.dtype)
-    step: Step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
+    step: Step = _weight_gradient.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), x, dy, dweight, scratch)
     return dx, dweight, _bias_gradient(dy)
 
@@ -195,7 +197,7 @@ def _repeat_channels(x: Array, times: int) -> Array:
 
 def _transposed_geometry(
     x: Array, weight: Array, strides: Any, padding: str, output_padding: Any, dilation: Any
-) -> _conv.ConvGeometry:
+) -> _ConvGeometry:
     """The convolution whose input gradient the transposed one is: from its output to x."""
     if weight.ndim != 4:
         raise ValueError(f"weight must be (KH, KW, OC, IC), not {weight.shape}")
@@ -209,7 +211,7 @@ def _transposed_geometry(
         shapes.choice(padding, ["valid", "same"], "padding"),
         shapes.check_output_padding(output_padding, strides),
     )  # fmt: skip
-    return _conv.ConvGeometry(
+    return _ConvGeometry(
         in_size=shapes.three(out, 1), kernel=shapes.three(kernel, 1),
         strides=shapes.three(strides, 1), dilation=shapes.three(dilation, 1),
         pads=shapes.three([(before, max(after, 0)) for before, after in pads], (0, 0)),
@@ -247,7 +249,7 @@ def conv2d_transpose_backward(
     dx, dweight = np.empty_like(x), np.empty_like(weight)
     _run(_conv.ConvForward(g, x=0, panel=1, y=2), len(x), dy, panel, dx)
     scratch = np.empty(g.scratch_size, x.dtype)
-    step = _conv.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
+    step = _weight_gradient.ConvWeightGradient(g, x=0, dy=1, dw=2, scratch=3)
     _run(step, len(x), dy, x, dweight, scratch)
     return dx, dweight, _bias_gradient(dy)
 

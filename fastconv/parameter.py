@@ -2,11 +2,22 @@
 
 import copy
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastconv.backend import floatx
+
+LINE = 64  # bytes: a cache line and the widest vector
+
+
+def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array of zeros that begins at a cache line: no vector of the kernels lies across two."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 class Owner(Protocol):
@@ -32,7 +43,9 @@ class Parameter:
         self, name: str, value: Any, trainable: bool = True, owner: "Owner | None" = None
     ) -> None:
         self.name = name
-        self.value = np.array(value, dtype=floatx(), order="C")
+        value = np.asarray(value)
+        self.value = zeros(value.shape, floatx())
+        self.value[...] = value
         self._trainable = trainable
         self._owner = owner
         self._grad: np.ndarray | None = None
@@ -48,7 +61,7 @@ class Parameter:
     @property
     def grad(self) -> np.ndarray:
         if self._grad is None:
-            self._grad = np.zeros_like(self.value)
+            self._grad = zeros(self.shape, self.value.dtype)
         return self._grad
 
     def assign(self, value: Any) -> None:
@@ -67,7 +80,8 @@ class Parameter:
     def copy(self, dtype: Any) -> "Parameter":
         """A parameter of the same name with the value in another type, and no gradient yet."""
         twin = copy.copy(self)
-        twin.value = self.value.astype(dtype)
+        twin.value = zeros(self.shape, dtype)
+        twin.value[...] = self.value
         twin._grad = None
         return twin
 

@@ -451,8 +451,10 @@ class Plan:
                 stream=unit.number,
                 saved=SimpleNamespace(),
             )
-            # a slice of a concatenation is kept with the whole
-            named = all(layer.name in recompute for layer in unit.layers)
+            # a slice of a concatenation is kept with the whole; a residual sum is made again only
+            # where all of its unit is named, or the stream of sums would be made from its beginning
+            names = [layer.name in recompute for layer in unit.layers]
+            named = all(names) if len(unit.inputs) > 1 else names[-1]
             drop = backward and named and unit.output not in b.placed
             before = len(b.steps)
             b.origin = Origin(unit.layer.name, "forward")

@@ -20,6 +20,7 @@ from kernel_tools import (
 
 from fastconv._native import conv, dispatch
 from fastconv._native import depthwise as native
+from fastconv._native.geometry import ConvGeometry
 
 __all__ = ["dtype"]
 
@@ -63,7 +64,7 @@ class Case:
 
     def __init__(self, shape, channels, dtype, gap=0, n=2, seed=1):
         size, kernel, self.strides, self.dilation, self.pads = shape
-        self.geometry = conv.ConvGeometry(
+        self.geometry = ConvGeometry(
             in_size=size, kernel=kernel, strides=self.strides, dilation=self.dilation,
             pads=self.pads, channels=channels, filters=channels, groups=channels,
             x_stride=channels + gap, y_stride=channels + 2 * gap,
@@ -197,8 +198,8 @@ def test_same_bits_of_a_sample_in_any_batch(dtype, shape):
 
 
 def test_bad_arguments_are_named():
-    good = conv.ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=4)
-    other = conv.ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=2)
+    good = ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=4)
+    other = ConvGeometry(in_size=(1, 4, 4), kernel=(1, 3, 3), channels=4, filters=4, groups=2)
     with pytest.raises(ValueError, match="groups=2"):
         native.DepthwiseForward(other, x=0, weight=1, y=2)
     with pytest.raises(ValueError, match="activation"):

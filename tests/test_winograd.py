@@ -12,6 +12,7 @@ from test_conv import LEAKY_SLOPE, TABLES, Case, flat, table
 import fastconv as fc
 from fastconv import algorithms, layers
 from fastconv._native import conv
+from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import execute
 from fastconv._native.winograd import (
     WinogradForward,
@@ -203,7 +204,7 @@ def test_float32_error_on_layers_of_the_field(n, height, channels, filters, wind
 
 def geometry(size, channels, filters, kernel=3, strides=1, groups=1, dilation=1):
     pad = (kernel - 1) * dilation // 2
-    return conv.ConvGeometry(
+    return ConvGeometry(
         in_size=(1, size, size), kernel=(1, kernel, kernel), strides=(1, strides, strides),
         dilation=(1, dilation, dilation), pads=(NONE, (pad, pad), (pad, pad)),
         channels=channels, filters=filters, groups=groups,

@@ -4,6 +4,15 @@
 
 #define GATHER_NR (2 * VLEN)
 #define OUTER_NR (2 * VLEN)
+#define DOT_MR (GATHER_MR > 6 ? 6 : 2)
+#define DOT_NR 4
+#define SWEEP_MR (GATHER_MR > 6 ? 4 : 2)
+#define SWEEP_K 4
+
+enum {
+    FETCH = 64 / sizeof(real), /* elements of a cache line */
+    AHEAD = 16,                /* pixels that outer_tile fetches ahead */
+};
 
 enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
 
@@ -52,10 +61,11 @@ static void pack_rows(const real *w, ptrdiff_t row_stride, ptrdiff_t rows, ptrdi
                       real *panel)
 {
     for (ptrdiff_t k = 0; k < rows; k++, w += row_stride, panel += GATHER_NR)
-        for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN)
+        for (ptrdiff_t j = 0; j < GATHER_NR; j += VLEN) {
             v_store(panel + j, j + VLEN <= cols ? v_load(w + j)
                                : j < cols       ? v_load_tail(w + j, cols - j)
                                                 : v_zero());
+        }
 }
 
 /* Rows of w are columns of the panel: transposed in blocks that the L1 cache holds. */
@@ -103,9 +113,9 @@ INLINE vec activate(vec a, int activation, real slope)
 
 /* One form of gather_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y)
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
+                        real slope, int stream, real *const *y)
 {
     vec sum[GATHER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
@@ -125,27 +135,40 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
     }
 
     /* fetch the lines that will be written while the sums run */
-    UNROLL(16)
-    for (int r = 0; r < m; r++) {
-        UNROLL(2)
-        for (int v = 0; v < nv; v++)
-            __builtin_prefetch(y[r] + v * VLEN, 1);
+    if (!stream) {
+        UNROLL(16)
+        for (int r = 0; r < m; r++) {
+            UNROLL(2)
+            for (int v = 0; v < nv; v++)
+                __builtin_prefetch(y[r] + v * VLEN, 1);
+        }
     }
 
     for (ptrdiff_t t = 0; t < taps; t++) {
         const real *const *xt = x + t * GATHER_MR;
         const real *wt = w[t];
-        for (ptrdiff_t i = 0; i < ic; i++, wt += w_stride) {
-            vec wv[2];
-            UNROLL(2)
-            for (int v = 0; v < nv; v++)
-                wv[v] = v_load(wt + v * VLEN);
-            UNROLL(16)
-            for (int r = 0; r < m; r++) {
-                const vec a = v_set1(xt[r][i]);
+        for (ptrdiff_t i = 0, end = 0; i < ic;) {
+            if (nv == 2 && next) { /* one line of each of its rows */
+                UNROLL(16)
+                for (int r = 0; r < m; r++)
+                    __builtin_prefetch(next[r] + i);
+            }
+            end = nv == 2 && next && i + FETCH < ic ? i + FETCH : ic;
+            for (; i < end; i++, wt += w_stride) {
+                vec wv[2];
                 UNROLL(2)
-                for (int v = 0; v < nv; v++)
-                    sum[r][v] = v_fma(a, wv[v], sum[r][v]);
+                for (int v = 0; v < nv; v++) {
+                    wv[v] = v_load(wt + v * VLEN);
+                    if (nv == 2)
+                        __builtin_prefetch(wt + 8 * w_stride + v * VLEN);
+                }
+                UNROLL(16)
+                for (int r = 0; r < m; r++) {
+                    const vec a = v_set1(xt[r][i]);
+                    UNROLL(2)
+                    for (int v = 0; v < nv; v++)
+                        sum[r][v] = v_fma(a, wv[v], sum[r][v]);
+                }
             }
         }
     }
@@ -157,30 +180,68 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
             const vec a = activate(sum[r][v], activation, slope);
             if (v == nv - 1 && last < VLEN)
                 v_store_tail(y[r] + v * VLEN, a, last);
+            else if (stream)
+                v_stream(y[r] + v * VLEN, a);
             else
                 v_store(y[r] + v * VLEN, a);
         }
     }
 }
 
+#ifdef HALF
+/* gather_form for n ≤ HALF columns: the same sums in half as wide registers. */
+INLINE void gather_half_form(const int m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
+                             const real *const *x, const real *const *w, ptrdiff_t w_stride,
+                             const real *bias, int accumulate, int activation, real slope,
+                             real *const *y)
+{
+    hvec sum[GATHER_MR];
+    UNROLL(16)
+    for (int r = 0; r < m; r++)
+        sum[r] = accumulate ? h_load_some(y[r], n) : bias ? h_load_some(bias, n) : h_set1(0);
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const real *const *xt = x + t * GATHER_MR;
+        const real *wt = w[t];
+        for (ptrdiff_t i = 0; i < ic; i++, wt += w_stride) {
+            const hvec wv = h_load(wt);
+            UNROLL(16)
+            for (int r = 0; r < m; r++)
+                sum[r] = h_fma(h_set1(xt[r][i]), wv, sum[r]);
+        }
+    }
+    UNROLL(16)
+    for (int r = 0; r < m; r++)
+        h_store_some(y[r], h_of(activate(h_widen(sum[r]), activation, slope)), n);
+}
+#else
+#define HALF 0
+#define gather_half_form(...)
+#endif
+
 /* y[r][0..n) (+)= bias + Σ_t Σ_i x[t][r][i] · w[t][i][0..n), then the activation.
  *
  * m ≤ GATHER_MR output pixels at y[r], n ≤ GATHER_NR output channels; x is [taps][GATHER_MR]
  * pointers to ic input channels each (a row of zeros where padding falls); w[t] is ic rows of
- * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias. */
+ * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias.
+ *
+ * The rest is for speed alone. next is NULL or the pointers of a tile that follows, m of which are
+ * fetched into the cache meanwhile. stream writes past the caches: then every y[r] is a multiple of the vector. */
 static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
-                        const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                        const real *bias, int accumulate, int activation, real slope,
-                        real *const *y)
+                        const real *const *x, const real *const *next, const real *const *w,
+                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
+                        real slope, int stream, real *const *y)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            gather_form(M, 2, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
-                        y);                                                                        \
+            gather_form(M, 2, n, taps, ic, x, next, w, w_stride, bias, accumulate, activation,     \
+                        slope, stream, y);                                                         \
+        else if (n <= HALF)                                                                        \
+            gather_half_form(M, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,  \
+                             y);                                                                   \
         else                                                                                       \
-            gather_form(M, 1, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,    \
-                        y);                                                                        \
+            gather_form(M, 1, n, taps, ic, x, next, w, w_stride, bias, accumulate, activation,     \
+                        slope, stream, y);                                                         \
         break;
     switch (m) {
         FORM(1)
@@ -205,9 +266,42 @@ static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
 #undef FORM
 }
 
+/* Channels of pixels side by side, as outer_tile likes them: to[j / width][p][j % width] = x[p][j]
+ * for j < cols and pixel p of a walk with these counts and steps. A pixel has `pitch` numbers, width
+ * rounded up to whole vectors (what is past the width is anything but NaN), a block of `width`
+ * channels `stride`. */
+static void pack_pixels(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t cols,
+                        ptrdiff_t width, ptrdiff_t pitch, const real *x, real *to, ptrdiff_t stride)
+{
+    for (ptrdiff_t plane = 0; plane < count[0]; plane++)
+        for (ptrdiff_t row = 0; row < count[1]; row++) {
+            const real *from = x + plane * step[0] + row * step[1];
+            for (ptrdiff_t p = 0; p < count[2]; p++, from += step[2], to += pitch) {
+                real *end = to;
+                for (ptrdiff_t j = 0; j < cols; j += width, end += stride)
+                    for (ptrdiff_t i = 0; i < pitch && j + i < cols; i += VLEN)
+                        v_store(end + i, j + i + VLEN <= cols
+                                             ? v_load(from + j + i)
+                                             : v_load_tail(from + j + i, cols - j - i));
+            }
+        }
+}
+
+/* Fetches into the cache what pack_pixels will read of pixels first..last of a walk. */
+static void fetch_pixels(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t first,
+                         ptrdiff_t last, ptrdiff_t cols, const real *x)
+{
+    for (ptrdiff_t p = first; p < last; p++) {
+        const real *from = x + p % count[2] * step[2] + p / count[2] % count[1] * step[1] +
+                           p / count[2] / count[1] * step[0];
+        for (ptrdiff_t j = 0; j < cols; j += FETCH)
+            __builtin_prefetch(from + j);
+    }
+}
+
 /* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *walk, const real *x,
-                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate)
+                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate, int stream)
 {
     vec sum[OUTER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
@@ -234,6 +328,9 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
                 for (int v = 0; v < nv; v++)
                     g[v] = v == nv - 1 && last < VLEN ? v_load_tail(dyp + v * VLEN, last)
                                                       : v_load(dyp + v * VLEN);
+                __builtin_prefetch(xp + AHEAD * x_step);
+                __builtin_prefetch(dyp + AHEAD * dy_step);
+                __builtin_prefetch(dyp + AHEAD * dy_step + VLEN);
                 UNROLL(16)
                 for (int r = 0; r < m; r++) {
                     const vec a = v_set1(xp[r]);
@@ -251,6 +348,8 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
             real *end = dw + r * dw_stride + v * VLEN;
             if (v == nv - 1 && last < VLEN)
                 v_store_tail(end, sum[r][v], last);
+            else if (stream)
+                v_stream(end, sum[r][v]);
             else
                 v_store(end, sum[r][v]);
         }
@@ -258,16 +357,17 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
 }
 
 /* dw[i][0..n) (+)= Σ_p x[p][i] · dy[p][0..n), i < m: the weight gradient of one tap for m ≤ OUTER_MR
- * input and n ≤ OUTER_NR output channels over the pixels of a walk. */
+ * input and n ≤ OUTER_NR output channels over the pixels of a walk. stream writes past the caches:
+ * then every row of dw is a multiple of the vector. */
 static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
-                       real *dw, ptrdiff_t dw_stride, int accumulate)
+                       real *dw, ptrdiff_t dw_stride, int accumulate, int stream)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            outer_form(M, 2, n, walk, x, dy, dw, dw_stride, accumulate);                           \
+            outer_form(M, 2, n, walk, x, dy, dw, dw_stride, accumulate, stream);                   \
         else                                                                                       \
-            outer_form(M, 1, n, walk, x, dy, dw, dw_stride, accumulate);                           \
+            outer_form(M, 1, n, walk, x, dy, dw, dw_stride, accumulate, stream);                   \
         break;
     switch (m) {
         FORM(1)
@@ -291,3 +391,142 @@ static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real
     }
 #undef FORM
 }
+
+/* The sum of the lanes of a vector: halves are added until one number is left. */
+INLINE real sum_lanes(vec a)
+{
+    real lanes[VLEN];
+    v_store(lanes, a);
+    UNROLL(4)
+    for (int half = VLEN / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+/* One form of dot_tile with m rows of x and n of w known to the compiler. */
+INLINE void dot_form(const int m, const int n, ptrdiff_t depth, const real *x, ptrdiff_t x_stride,
+                     const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride)
+{
+    vec sum[DOT_MR][DOT_NR];
+    ptrdiff_t k = 0;
+    UNROLL(8)
+    for (int r = 0; r < m; r++) {
+        UNROLL(4)
+        for (int j = 0; j < n; j++)
+            sum[r][j] = v_zero();
+    }
+    for (; k + VLEN <= depth; k += VLEN) {
+        vec wv[DOT_NR];
+        UNROLL(4)
+        for (int j = 0; j < n; j++) {
+            wv[j] = v_load(w + j * w_stride + k);
+            __builtin_prefetch(w + j * w_stride + k + AHEAD * FETCH);
+        }
+        UNROLL(8)
+        for (int r = 0; r < m; r++) {
+            const vec a = v_load(x + r * x_stride + k);
+            UNROLL(4)
+            for (int j = 0; j < n; j++)
+                sum[r][j] = v_fma(a, wv[j], sum[r][j]);
+        }
+    }
+    UNROLL(8)
+    for (int r = 0; r < m; r++) {
+        UNROLL(4)
+        for (int j = 0; j < n; j++) {
+            if (k < depth)
+                sum[r][j] = v_fma(v_load_tail(x + r * x_stride + k, depth - k),
+                                  v_load_tail(w + j * w_stride + k, depth - k), sum[r][j]);
+            y[r * y_stride + j] = sum_lanes(sum[r][j]);
+        }
+    }
+}
+
+/* y[r][j] = Σ_k x[r][k] · w[j][k] for m ≤ DOT_MR rows of x and n ≤ DOT_NR rows of w: each lane adds
+ * every VLEN-th term, then the lanes are added. For few rows of x, as fast as w can be read. */
+static void dot_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const real *x, ptrdiff_t x_stride,
+                     const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        if (n == DOT_NR)                                                                           \
+            dot_form(M, DOT_NR, depth, x, x_stride, w, w_stride, y, y_stride);                     \
+        else                                                                                       \
+            for (ptrdiff_t j = 0; j < n; j++)                                                      \
+                dot_form(M, 1, depth, x, x_stride, w + j * w_stride, w_stride, y + j, y_stride);   \
+        break;
+    switch (m) {
+        FORM(1)
+        FORM(2)
+#if DOT_MR > 2
+        FORM(3)
+        FORM(4)
+        FORM(5)
+        FORM(6)
+#endif
+    }
+#undef FORM
+}
+
+/* One form of sweep_tile with m rows of x and k rows of w known to the compiler. */
+INLINE void sweep_form(const int m, const int k, ptrdiff_t n, const real *x, ptrdiff_t x_stride,
+                       const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride)
+{
+    vec xv[SWEEP_MR][SWEEP_K];
+    UNROLL(4)
+    for (int r = 0; r < m; r++) {
+        UNROLL(4)
+        for (int i = 0; i < k; i++)
+            xv[r][i] = v_set1(x[r * x_stride + i]);
+    }
+    for (ptrdiff_t j = 0; j < n; j += VLEN) {
+        const ptrdiff_t rest = n - j;
+        vec wv[SWEEP_K];
+        UNROLL(4)
+        for (int i = 0; i < k; i++) {
+            wv[i] = rest < VLEN ? v_load_tail(w + i * w_stride + j, rest)
+                                : v_load(w + i * w_stride + j);
+            __builtin_prefetch(w + (k + i) * w_stride + j); /* of the next call */
+        }
+        UNROLL(4)
+        for (int r = 0; r < m; r++) {
+            real *end = y + r * y_stride + j;
+            vec sum = rest < VLEN ? v_load_tail(end, rest) : v_load(end);
+            UNROLL(4)
+            for (int i = 0; i < k; i++)
+                sum = v_fma(xv[r][i], wv[i], sum);
+            if (rest < VLEN)
+                v_store_tail(end, sum, rest);
+            else
+                v_store(end, sum);
+        }
+    }
+}
+
+/* y[r][0..n) += Σ_i x[r][i] · w[i][0..n) for m ≤ SWEEP_MR rows of x and k ≤ SWEEP_K rows of w, term
+ * by term as in gather_tile. For few rows of x: w is read along its rows. */
+static void sweep_tile(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const real *x, ptrdiff_t x_stride,
+                       const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        if (k == SWEEP_K)                                                                          \
+            sweep_form(M, SWEEP_K, n, x, x_stride, w, w_stride, y, y_stride);                      \
+        else                                                                                       \
+            for (ptrdiff_t i = 0; i < k; i++)                                                      \
+                sweep_form(M, 1, n, x + i, x_stride, w + i * w_stride, w_stride, y, y_stride);     \
+        break;
+    switch (m) {
+        FORM(1)
+        FORM(2)
+#if SWEEP_MR > 2
+        FORM(3)
+        FORM(4)
+#endif
+    }
+#undef FORM
+}
+
+/* What was streamed is seen by all threads from here on. */
+static void fence(void) { v_fence(); }

@@ -24,6 +24,10 @@ static inline vec v_set1(float a) { return _mm256_set1_ps(a); }
 static inline vec v_zero(void) { return _mm256_setzero_ps(); }
 static inline vec v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vec a) { _mm256_storeu_ps(p, a); }
+/* Past the caches, to an address that is a multiple of the vector; until the fence, other threads may
+ * not see it. */
+static inline void v_stream(float *p, vec a) { _mm256_stream_ps(p, a); }
+static inline void v_fence(void) { _mm_sfence(); }
 static inline vec v_load_tail(const float *p, ptrdiff_t n)
 {
     touch(p, n);

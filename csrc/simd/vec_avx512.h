@@ -20,6 +20,10 @@ static inline vec v_set1(float a) { return _mm512_set1_ps(a); }
 static inline vec v_zero(void) { return _mm512_setzero_ps(); }
 static inline vec v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
+/* Past the caches, to an address that is a multiple of the vector; until the fence, other threads may
+ * not see it. */
+static inline void v_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
+static inline void v_fence(void) { _mm_sfence(); }
 static inline vec v_load_tail(const float *p, ptrdiff_t n)
 {
     touch(p, n);
@@ -48,3 +52,23 @@ static inline lvec l_mul_low(lvec a, lvec b) /* of the lanes' low words */
 {
     return (lvec)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 }
+
+/* Half a vector, for few channels: where 512 bits are two halves to the CPU, twice as fast. */
+#define HALF 8
+typedef __m256 hvec;
+static inline __mmask8 half_lanes(ptrdiff_t n) { return (__mmask8)((1u << n) - 1); }
+static inline hvec h_set1(float a) { return _mm256_set1_ps(a); }
+static inline hvec h_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline hvec h_load_some(const float *p, ptrdiff_t n) /* 1 ≤ n ≤ HALF */
+{
+    touch(p, n);
+    return _mm256_maskz_loadu_ps(half_lanes(n), p);
+}
+static inline void h_store_some(float *p, hvec a, ptrdiff_t n)
+{
+    touch(p, n);
+    _mm256_mask_storeu_ps(p, half_lanes(n), a);
+}
+static inline hvec h_fma(hvec a, hvec b, hvec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec h_widen(hvec a) { return _mm512_castps256_ps512(a); }
+static inline hvec h_of(vec a) { return _mm512_castps512_ps256(a); }

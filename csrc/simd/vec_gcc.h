@@ -22,6 +22,8 @@ static inline vec v_set1(real a) { return (vec){0} + a; }
 static inline vec v_zero(void) { return (vec){0}; }
 static inline vec v_load(const real *p) { return *(const vec_any *)p; }
 static inline void v_store(real *p, vec a) { *(vec_any *)p = a; }
+static inline void v_stream(real *p, vec a) { v_store(p, a); }
+static inline void v_fence(void) {}
 static inline vec v_load_tail(const real *p, ptrdiff_t n)
 {
     vec a = v_zero();

@@ -18,6 +18,8 @@ static inline vec v_set1(float a) { return vdupq_n_f32(a); }
 static inline vec v_zero(void) { return vdupq_n_f32(0.0f); }
 static inline vec v_load(const float *p) { return vld1q_f32(p); }
 static inline void v_store(float *p, vec a) { vst1q_f32(p, a); }
+static inline void v_stream(float *p, vec a) { v_store(p, a); }
+static inline void v_fence(void) {}
 static inline vec v_load_tail(const float *p, ptrdiff_t n)
 {
     vec a = v_zero();

@@ -1,4 +1,4 @@
-from fastconv._native.conv import ConvGeometry
+from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Step
 
 class DepthwiseForward(Step):

@@ -31,16 +31,29 @@ cdef extern from "dispatch.h" nogil:
 
     ctypedef struct fc_kernels_f32:
         const char *isa
-        Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
+        Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr, dot_mr, dot_nr, sweep_mr, sweep_k
         void (*pack_panel)(const float *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
                            Py_ssize_t rows, Py_ssize_t cols, float *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
-                            const float *const *x, const float *const *w, Py_ssize_t w_stride,
+                            const float *const *x, const float *const *next,
+                            const float *const *w, Py_ssize_t w_stride,
                             const float *bias, bint accumulate, int activation, float slope,
-                            float *const *y) noexcept nogil
+                            bint stream, float *const *y) noexcept nogil
+        void (*fence)() noexcept nogil
+        void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
+                            Py_ssize_t width, Py_ssize_t pitch, const float *x, float *to,
+                            Py_ssize_t stride) noexcept nogil
+        void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
+                             Py_ssize_t last, Py_ssize_t cols, const float *x) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
-                           const float *dy, float *dw, Py_ssize_t dw_stride,
-                           bint accumulate) noexcept nogil
+                           const float *dy, float *dw, Py_ssize_t dw_stride, bint accumulate,
+                           bint stream) noexcept nogil
+        void (*sweep_tile)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const float *x,
+                           Py_ssize_t x_stride, const float *w, Py_ssize_t w_stride, float *y,
+                           Py_ssize_t y_stride) noexcept nogil
+        void (*dot_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t depth, const float *x,
+                         Py_ssize_t x_stride, const float *w, Py_ssize_t w_stride, float *y,
+                         Py_ssize_t y_stride) noexcept nogil
         void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
                                const float *x, float *v, Py_ssize_t plane) noexcept nogil
         void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,
@@ -187,16 +200,29 @@ cdef extern from "dispatch.h" nogil:
 
     ctypedef struct fc_kernels_f64:
         const char *isa
-        Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr
+        Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr, dot_mr, dot_nr, sweep_mr, sweep_k
         void (*pack_panel)(const double *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
                            Py_ssize_t rows, Py_ssize_t cols, double *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
-                            const double *const *x, const double *const *w, Py_ssize_t w_stride,
+                            const double *const *x, const double *const *next,
+                            const double *const *w, Py_ssize_t w_stride,
                             const double *bias, bint accumulate, int activation, double slope,
-                            double *const *y) noexcept nogil
+                            bint stream, double *const *y) noexcept nogil
+        void (*fence)() noexcept nogil
+        void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
+                            Py_ssize_t width, Py_ssize_t pitch, const double *x, double *to,
+                            Py_ssize_t stride) noexcept nogil
+        void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
+                             Py_ssize_t last, Py_ssize_t cols, const double *x) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
-                           const double *dy, double *dw, Py_ssize_t dw_stride,
-                           bint accumulate) noexcept nogil
+                           const double *dy, double *dw, Py_ssize_t dw_stride, bint accumulate,
+                           bint stream) noexcept nogil
+        void (*sweep_tile)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const double *x,
+                           Py_ssize_t x_stride, const double *w, Py_ssize_t w_stride, double *y,
+                           Py_ssize_t y_stride) noexcept nogil
+        void (*dot_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t depth, const double *x,
+                         Py_ssize_t x_stride, const double *w, Py_ssize_t w_stride, double *y,
+                         Py_ssize_t y_stride) noexcept nogil
         void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
                                const double *x, double *v, Py_ssize_t plane) noexcept nogil
         void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,

@@ -1,6 +1,6 @@
 """Convolutions of stride 1 by Winograd's minimal filtering: F(4×4, 3×3) and F(2×2, 5×5)."""
 
-from fastconv._native.conv import ConvGeometry
+from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Step
 
 class WinogradGeometry:

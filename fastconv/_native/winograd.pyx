@@ -405,11 +405,11 @@ cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const re
             rows[r] = v + (first + r) * v_pitch
             ends[r] = m + (first + r) * m_pitch
         if real is float:
-            f32.gather_tile(last - first, cols, 1, depth, rows, &u, f32.gather_nr, NULL, False, 0,
-                            0, ends)
+            f32.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f32.gather_nr, NULL,
+                            False, 0, 0, False, ends)
         else:
-            f64.gather_tile(last - first, cols, 1, depth, rows, &u, f64.gather_nr, NULL, False, 0,
-                            0, ends)
+            f64.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f64.gather_nr, NULL,
+                            False, 0, 0, False, ends)
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
@@ -650,10 +650,10 @@ cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssiz
             first, last = share(i, count, depth), share(i + 1, count, depth)
             if real is float:
                 f32.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate)
+                               sums + first * width + column, width, accumulate, False)
             else:
                 f64.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate)
+                               sums + first * width + column, width, accumulate, False)
 
 
 cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import activations, initializers, shapes
-from fastconv._native import conv
+from fastconv._native.geometry import ConvGeometry
 from fastconv.layer import Frame, check_data_format, one_of
 from fastconv.layers._weighted import _Weighted
 from fastconv.shapes import Shape
@@ -79,10 +79,10 @@ class _Convolution(_Weighted):
 
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
-    ) -> conv.ConvGeometry:
+    ) -> ConvGeometry:
         pads = ((0, 0),) * self.rank if padded else self.pads(x.shape[:-1])
         filters, groups = self.convolved(x.channels)
-        return conv.ConvGeometry(
+        return ConvGeometry(
             in_size=shapes.three(x.shape[:-1], 1),
             kernel=shapes.three(self.kernel_size, 1),
             strides=shapes.three(self.strides, 1),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
 from fastconv._native import activation, conv, depthwise, winograd
+from fastconv._native.geometry import ConvGeometry
+from fastconv._native.weight_gradient import ConvWeightGradient
 from fastconv.activations import LINEAR, Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
@@ -26,7 +28,7 @@ class _Weighted(Layer):
 
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
-    ) -> conv.ConvGeometry:
+    ) -> ConvGeometry:
         """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has zeros."""
         raise NotImplementedError(f"{type(self).__name__} must define geometry")
 
@@ -90,7 +92,7 @@ class _Weighted(Layer):
     def _emit_product(
         self,
         b: "Builder",
-        geometry: conv.ConvGeometry,
+        geometry: ConvGeometry,
         x: "Value",
         y: "Value",
         epilogue: dict[str, Any] | None = None,
@@ -114,7 +116,7 @@ class _Weighted(Layer):
             b.emit(conv.ConvForward(geometry, panel=panel, **ends))
 
     def _emit_weight_gradient(
-        self, b: "Builder", geometry: conv.ConvGeometry, x: "Value", dy: "Value"
+        self, b: "Builder", geometry: ConvGeometry, x: "Value", dy: "Value"
     ) -> None:
         """dweight = Σ x · dy over the outputs of ``geometry``."""
         assert self.weight is not None
@@ -130,12 +132,12 @@ class _Weighted(Layer):
             b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
         else:
             scratch = b.buffer(0, geometry.scratch_size)
-            b.emit(conv.ConvWeightGradient(geometry, scratch=scratch, **ends))
+            b.emit(ConvWeightGradient(geometry, scratch=scratch, **ends))
 
     def _emit_transposed(
         self,
         b: "Builder",
-        geometry: conv.ConvGeometry,
+        geometry: ConvGeometry,
         dy: "Value",
         dx: "Value",
         epilogue: dict[str, Any] | None = None,
@@ -151,6 +153,8 @@ class _Weighted(Layer):
             windows = self._emit_windows(b, tiled, backward=True)
             scratch = b.buffer(0, tiled.backward_scratch)
             b.emit(winograd.WinogradInputGradient(tiled, windows=windows, scratch=scratch, **ends))
+        elif math.prod(geometry.kernel) == 1 and epilogue is None:  # a tap reads where it lies
+            b.emit(conv.ConvInputGradient(geometry, panel=weight, packed=False, **ends))
         else:
             panel = b.buffer(0, geometry.backward_panel_size)
             b.emit(conv.PackBackward(geometry, weight=weight, panel=panel))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import initializers, shapes
-from fastconv._native import conv
+from fastconv._native.geometry import ConvGeometry
 from fastconv.layer import Frame
 from fastconv.layers._convolution import _Convolution
 from fastconv.shapes import Shape
@@ -98,11 +98,11 @@ class Conv2DTranspose(_Convolution):
         if self.use_bias:
             self.bias = self.add_parameter("bias", (self.filters,), self.bias_initializer)
 
-    def transpose_of(self, x: "Value", y: "Value") -> conv.ConvGeometry:
+    def transpose_of(self, x: "Value", y: "Value") -> ConvGeometry:
         """The convolution from y to x, of which this layer is the transpose."""
         crops = self.window(x.shape[:-1])[1]
         pads = [(before, max(after, 0)) for before, after in crops]
-        return conv.ConvGeometry(
+        return ConvGeometry(
             in_size=shapes.three(y.shape[:-1], 1),
             kernel=shapes.three(self.kernel_size, 1),
             strides=shapes.three(self.strides, 1),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastconv import activations, initializers, shapes
-from fastconv._native import conv
+from fastconv._native.geometry import ConvGeometry
 from fastconv.layer import Frame
 from fastconv.layers._weighted import _Weighted
 from fastconv.shapes import Shape
@@ -64,9 +64,9 @@ class Dense(_Weighted):
 
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
-    ) -> conv.ConvGeometry:
+    ) -> ConvGeometry:
         # a 1×1 convolution over whatever pixels there are
-        return conv.ConvGeometry(
+        return ConvGeometry(
             in_size=(1, 1, x.pixels),
             kernel=(1, 1, 1),
             strides=(1, 1, 1),
