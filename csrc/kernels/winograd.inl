@@ -242,6 +242,14 @@ INLINE void input_square(const int clipped, int first, int last, const tile_view
 #undef ROW
 }
 
+/* Fetch the pixels that the next tile of the row adds. */
+INLINE void fetch_next(const tile_view *x)
+{
+    for (int i = 0; i < 6; i++)
+        for (int j = 6; j < 10; j++)
+            __builtin_prefetch(x->base + i * x->row_step + j * x->pixel_step);
+}
+
 /* Rows first..last of v = Bᵀ x B; v has six planes a row, whole vectors of channels in each.
  *
  * x is the tile's top left pixel, of which tile says what lies inside the image. */
@@ -252,6 +260,7 @@ static void winograd_input(const fc_tile *tile, ptrdiff_t channels, int first, i
     for (ptrdiff_t c = 0; c < channels; c += VLEN) {
         if (whole(6, tile) && channels - c >= VLEN) {
             const tile_view view = view_whole(tile, x + c);
+            fetch_next(&view);
             input_square(0, first, last, &view, v + c, plane);
         } else {
             const tile_view view = view_clipped(6, tile, channels - c, x + c, copy);

@@ -29,6 +29,10 @@ from fastconv._native.dispatch cimport (
     f32, f64, fc_tile, fc_walk, flush_denormals_on, flush_denormals_restore, real,
 )
 from fastconv._native.step cimport FMAS, Context, Step, team
+from fastconv._native.tiles cimport (
+    TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, gather_tile, outer_mr,
+    outer_nr, outer_tile, pack_panel, share,
+)
 
 from fastconv._native.conv import LEAKY_RELU, NONE
 from fastconv._native.dispatch import num_threads
@@ -37,8 +41,6 @@ from fastconv._native.step import Extent
 cdef enum:
     PLANES = 36
     LARGEST = 5             # window
-    WIDEST = 32             # every table's gather_nr and outer_nr divide this, and so does its VLEN
-    TALLEST = 16            # no table's gather_mr is larger
     TILES = 56              # of a task: the transformed windows are read once for so many
     COLUMNS = 128           # outputs of a task that are multiplied and transformed at a time
     DEPTH = 32              # rows of a window that are turned over before they are transformed
@@ -49,33 +51,6 @@ cdef enum:
     WIDE = 256 * 256        # IC · OC from which transformed windows do not fit the caches
     SHARED = 128            # tiles whose transforms are shared then
     BLOCK = 56              # rows of a task's block of a weight gradient then
-
-
-# ---- the tables, once per kernel ----------------------------------------------------------------
-
-cdef inline Py_ssize_t gather_mr(const real *_) noexcept nogil:
-    return f32.gather_mr if real is float else f64.gather_mr
-
-
-cdef inline Py_ssize_t gather_nr(const real *_) noexcept nogil:
-    return f32.gather_nr if real is float else f64.gather_nr
-
-
-cdef inline Py_ssize_t outer_mr(const real *_) noexcept nogil:
-    return f32.outer_mr if real is float else f64.outer_mr
-
-
-cdef inline Py_ssize_t outer_nr(const real *_) noexcept nogil:
-    return f32.outer_nr if real is float else f64.outer_nr
-
-
-cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    return (a + b - 1) // b
-
-
-cdef inline Py_ssize_t share(Py_ssize_t i, Py_ssize_t parts, Py_ssize_t total) noexcept nogil:
-    """Where part i begins when total is cut into parts that differ by at most one."""
-    return total // parts * i + min(i, total % parts)
 
 
 cdef inline Py_ssize_t pitch(Py_ssize_t channels) noexcept nogil:
@@ -299,12 +274,7 @@ cdef void turn(const Map *g, Py_ssize_t column, Py_ssize_t first, Py_ssize_t cou
     cdef Py_ssize_t taps = g.window * g.window, tap = g.depth * g.width
     w += column * g.depth + first
     for t in range(taps):
-        if real is float:
-            f32.pack_panel(w + (taps - 1 - t) * tap, 1, g.depth, count, cols,
-                           turned + t * count * nr)
-        else:
-            f64.pack_panel(w + (taps - 1 - t) * tap, 1, g.depth, count, cols,
-                           turned + t * count * nr)
+        pack_panel(w + (taps - 1 - t) * tap, 1, g.depth, count, cols, turned + t * count * nr)
 
 
 cdef inline void window_rows(const Map *g, Py_ssize_t count, Py_ssize_t cols, int row0, int row1,
@@ -404,12 +374,8 @@ cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const re
         for r in range(last - first):
             rows[r] = v + (first + r) * v_pitch
             ends[r] = m + (first + r) * m_pitch
-        if real is float:
-            f32.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f32.gather_nr, NULL,
-                            False, 0, 0, False, ends)
-        else:
-            f64.gather_tile(last - first, cols, 1, depth, rows, NULL, &u, f64.gather_nr, NULL,
-                            False, 0, 0, False, ends)
+        gather_tile(last - first, cols, 1, depth, <const real *const *> rows, NULL, &u,
+                    gather_nr(v), NULL, False, 0, <real> 0, False, <real *const *> ends)
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
@@ -648,12 +614,8 @@ cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssiz
         cols = min(nr, width - column)
         for i in range(count):
             first, last = share(i, count, depth), share(i + 1, count, depth)
-            if real is float:
-                f32.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate, False)
-            else:
-                f64.outer_tile(last - first, cols, &walk, v + first, z + column,
-                               sums + first * width + column, width, accumulate, False)
+            outer_tile(last - first, cols, &walk, v + first, z + column,
+                       sums + first * width + column, width, accumulate, False)
 
 
 cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
