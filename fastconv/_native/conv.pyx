@@ -320,6 +320,11 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     if weights == PANELS or panels < threads:
         blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
     slices = min(panels, ceil_div(threads, blocks))
+    if threads == 1:    # a region of one thread costs more than a small layer's products
+        for i in range(g.groups * slices * blocks):
+            gather_task(g, s, task, i, blocks, slices, panels, x, w, bias, activation, slope, y)
+        fence(x)
+        return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(g.groups * slices * blocks, schedule="dynamic"):
@@ -333,16 +338,29 @@ cdef void few_samples(const Context *c, const Gather *g, const real *x, const re
                       real *y) noexcept nogil:
     """A dense layer's output or input gradient for few samples: as fast as w can be read."""
     cdef Py_ssize_t i, size = SEGMENT if weights == ROWS else DOT_ROWS
+    cdef Py_ssize_t tasks = ceil_div(g.width, size)
     cdef unsigned mode = 0
-    with parallel(num_threads=team(c, c.n * g.depth * g.width / <double> FMAS)):
+    cdef int threads = team(c, c.n * g.depth * g.width / <double> FMAS)
+    if threads == 1:
+        for i in range(tasks):
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
+                             activation, slope, y)
+        return
+    with parallel(num_threads=threads):
         mode = flush_denormals_on()
-        for i in prange(ceil_div(g.width, size), schedule="dynamic"):
-            if weights == ROWS:
-                sweep_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, bias, activation,
-                            slope, y)
-            else:
-                dot_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, y)
+        for i in prange(tasks, schedule="dynamic"):
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
+                             activation, slope, y)
         flush_denormals_restore(mode)
+
+
+cdef inline void few_samples_task(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                                  const real *x, const real *w, Weights weights, const real *bias,
+                                  int activation, real slope, real *y) noexcept nogil:
+    if weights == ROWS:
+        sweep_block(g, n, first, last, x, w, bias, activation, slope, y)
+    else:
+        dot_block(g, n, first, last, x, w, y)
 
 
 cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const real *bias, bint accumulate,
@@ -516,7 +534,14 @@ cdef void spread(const Context *c, const Gather *g, const Spread *s, const real 
     cdef Py_ssize_t x_size = rows * g.dst[2] * g.width, y_size = g.src[1] * g.src[2] * g.src_stride
     cdef unsigned mode = 0
     cdef double work = g.src[1] * g.src[2] * s.kernel[0] * s.kernel[1] * g.width * g.depth
-    with parallel(num_threads=team(c, c.n * work / FMAS)):
+    cdef int threads = team(c, c.n * work / FMAS)
+    if threads == 1:
+        for i in range(c.n * bands):
+            spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
+                        dy + i // bands * y_size, w, bias, activation, slope,
+                        dx + i // bands * x_size)
+        return
+    with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(c.n * bands, schedule="static"):
             spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
@@ -545,8 +570,12 @@ cdef void pack_task(const Gather *g, const Py_ssize_t *order, Py_ssize_t i, cons
 cdef void pack(const Context *c, const Gather *g, const Py_ssize_t *order, const real *w,
                real *panel) noexcept nogil:
     cdef Py_ssize_t i, tasks = g.groups * ceil_div(g.width, gather_nr(w)) * g.taps
-    for i in prange(tasks, num_threads=team(c, 1.0 * tasks * g.depth * gather_nr(w)),
-                    schedule="static"):
+    cdef int threads = team(c, 1.0 * tasks * g.depth * gather_nr(w))
+    if threads == 1:
+        for i in range(tasks):
+            pack_task(g, order, i, w, panel)
+        return
+    for i in prange(tasks, num_threads=threads, schedule="static"):
         pack_task(g, order, i, w, panel)
 
 
