@@ -16,7 +16,7 @@ from fastconv._native.geometry import ConvGeometry as Geometry
 from fastconv._native.step import Extent
 
 cdef enum:
-    FEW_CHANNELS = 4    # at most
+    FEW_CHANNELS = 1    # at most: with more, a deeper sum per tap pays for tile and pointers
     LANES = 16          # that the channels of all pixels may fill
 
 
