@@ -5,11 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.losses import real_array
-from fastconv.shapes import Shape, shape_text
-
-# dtypes that the input kernel casts by itself; others are converted once
-READABLE = "fdbBhHiIlLqQ?"
+from fastconv.losses import READABLE, real_array
+from fastconv.shapes import Shape, fits, shape_text
 
 
 def readable(x: np.ndarray) -> np.ndarray:
@@ -19,6 +16,8 @@ def readable(x: np.ndarray) -> np.ndarray:
 
 def as_list(value: Any, names: Sequence[str], what: str) -> list[Any]:
     """One array, a list of them or a dict by name, as a list in the order of ``names``."""
+    if type(value) is np.ndarray and len(names) == 1:
+        return [value]
     if isinstance(value, Mapping):
         for name in value:
             if name not in names:
@@ -50,15 +49,13 @@ def inputs(
         given = array.shape
         if array.ndim == len(shape) and shape[-1] == 1:
             array = array[..., None]  # images of one channel may come without it
-        if array.ndim != len(shape) + 1 or any(
-            want not in (None, got) for want, got in zip(shape, array.shape[1:], strict=True)
-        ):
+        if not fits(shape, array.shape[1:]):
             hint = "; one sample is a batch of one: x[None]" if len(given) == len(shape) else ""
             raise ValueError(
                 f"{what} for {name} must have the shape {shape_text(shape)}, not {given}{hint}"
             )
         arrays.append(array)
-    length([*arrays], what)
+    length(arrays, what)
     return arrays
 
 

@@ -11,7 +11,11 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv._native import loss as native
-from fastconv.shapes import Shape, shape_text
+from fastconv.shapes import Shape, fits, shape_text
+
+# dtypes that the input kernel casts by itself; others are converted once
+READABLE = "fdbBhHiIlLqQ?"
+FEW_LABELS = 64  # so many are looked at one by one
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
@@ -163,9 +167,7 @@ def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
     y = real_array(y, what)
     if y.ndim == 1 and shape == (1,):
         y = y[:, None]
-    if y.ndim != len(shape) + 1 or any(
-        want not in (None, got) for want, got in zip(shape, y.shape[1:], strict=True)
-    ):
+    if not fits(shape, y.shape[1:]):
         raise ValueError(
             f"{what} must have the shape {shape_text(shape)}, not {y.shape}"
             + ("; class numbers go with sparse_categorical_crossentropy" if y.ndim == 1 else "")
@@ -183,22 +185,27 @@ def check_labels(y: Any, output: Shape, what: str) -> np.ndarray:
         y = y[:, None]
     if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
         raise ValueError(f"{what} must be whole class numbers")
-    if y.ndim != len(want) + 1 or any(
-        size not in (None, got) for size, got in zip(want, y.shape[1:], strict=True)
-    ):
+    if not fits(want, y.shape[1:]):
         raise ValueError(
             f"{what} must be class numbers of shape {shape_text(want)}, not {y.shape}"
             + ("; one-hot rows go with categorical_crossentropy" if y.ndim == len(want) + 1 else "")
         )
     classes = output[-1]
-    if y.size and classes is not None and not (y.min() >= 0 and y.max() < classes):
-        bad = y.min() if y.min() < 0 else y.max()
-        raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad}")
+    if y.size and classes is not None:
+        few = y.size <= FEW_LABELS  # then numpy's reductions take longer than the look at each
+        low, high = (f(y.ravel().tolist()) for f in (min, max)) if few else (y.min(), y.max())
+        if not (low >= 0 and high < classes):
+            bad = low if low < 0 else high
+            raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad}")
     return y if y.dtype.kind in "iu" else y.astype(np.int32)
 
 
 def real_array(x: Any, what: str) -> np.ndarray:
     """``x`` as a C-contiguous array of real numbers in native byte order; copies only if needed."""
+    if type(x) is np.ndarray and x.ndim and x.flags.c_contiguous:
+        dtype = x.dtype
+        if dtype.isnative and dtype.char in READABLE:
+            return x  # nearly always; the rest takes longer than a small network's layer
     try:
         x = np.asarray(x)
     except ValueError as error:  # rows of different lengths

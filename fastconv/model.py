@@ -250,11 +250,12 @@ class Model:
 
     def _plan_for(self, purpose: str, sizes: Sequence[tuple[int, ...]]) -> tuple[Plan, Any]:
         graph = self.graph
-        frozen = tuple(layer.trainable for layer in graph.layers)
+        frozen = tuple([layer.trainable for layer in graph.layers])
         key = (purpose, tuple(sizes), frozen)
-        if key in self._plans:
+        found = self._plans.get(key)
+        if found is not None:
             self._plans.move_to_end(key)
-            return self._plans[key]
+            return found
         heads = None
         if purpose in ("fit", "evaluate"):
             heads = Heads(graph, self._need_compiled(), gradients=purpose == "fit")
@@ -603,7 +604,7 @@ class Model:
         with self._lock:
             plan, heads = self._plan("fit", inputs)
             optimizer = self.optimizer
-            optimizer.build(self._trainable())
+            optimizer.build(heads.trained)
             running = plan.borrow(n)
             try:
                 runner = self._runner(plan, heads, running)

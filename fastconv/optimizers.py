@@ -28,14 +28,17 @@ class Optimizer:
         self.learning_rate = shapes.real(learning_rate, "learning_rate", 0)
         self.iterations = 0
         self._segments: update.Segments | None = None
-        self._parameters: list[Parameter] = []
+        self._parameters: tuple[Parameter, ...] = ()
         self._state: dict[Parameter, dict[str, np.ndarray]] = {}
 
     def build(self, parameters: Sequence[Parameter]) -> None:
         """Make the state for these parameters; the same ones may be given again."""
-        if self._segments is not None and list(parameters) == self._parameters:
+        if self._segments is not None and parameters is self._parameters:
             return
-        self._parameters = list(parameters)
+        known = self._segments is not None and tuple(parameters) == self._parameters
+        self._parameters = tuple(parameters)  # a tuple is the same object the next time
+        if known:
+            return
         for parameter in parameters:
             if parameter not in self._state:
                 self._state[parameter] = {

@@ -73,6 +73,15 @@ def known(shape: Shape, who: str) -> tuple[int, ...]:
     return tuple(size for size in shape if size is not None)
 
 
+def fits(wanted: Shape, given: Sequence[int]) -> bool:
+    """Whether sizes are those that are wanted; None wants any."""
+    if wanted == given:  # nearly always
+        return True
+    return len(wanted) == len(given) and all(
+        want in (None, got) for want, got in zip(wanted, given, strict=True)
+    )
+
+
 def shape_text(shape: Sequence[int | None]) -> str:
     """The shape as people read it, with the batch axis in front: (None, 28, 28, 1)."""
     return "(" + ", ".join(map(str, (None, *shape))) + ")"

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv import losses, metrics, optimizers, shapes
 from fastconv.activations import SOFTMAX
+from fastconv.data import as_list, readable
 from fastconv.graph import Graph
 from fastconv.layers.activation import Activation
 from fastconv.layers.batch_normalization import BatchNormalization
@@ -113,6 +114,8 @@ class Heads:
     targets : list of Input
     values, totals : list of int
         Double slots of the losses and of the metrics, output by output.
+    trained : tuple of Parameter
+        What the optimizer updates.
     """
 
     def __init__(self, graph: Graph, compiled: Compiled, gradients: bool) -> None:
@@ -123,6 +126,8 @@ class Heads:
         self.values: list[int] = []
         self.totals: list[list[int]] = []
         self.rows: list[int] = []  # of metrics, per sample
+        # of the layers as they are now: where a layer is frozen later, another plan is made
+        self.trained = tuple(p for p in graph.parameters if p.trainable)
 
     def __call__(self, b: Builder, outputs: list[Value]) -> list[Value | None]:
         readers = self.graph.consumers()
@@ -239,8 +244,6 @@ def check_targets(
     y: Any, graph: Graph, compiled: Compiled, outputs: Sequence[shapes.Shape], what: str = "y"
 ) -> list[np.ndarray]:
     """Target arrays, one per output, in a dtype that can be read by rows."""
-    from fastconv.data import as_list, readable
-
     given = as_list(y, compiled.names, what)
     arrays = []
     for name, loss, value, shape in zip(

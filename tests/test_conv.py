@@ -213,6 +213,11 @@ CASES = {
     "copied blocks, groups": Case(3, (1, 9, 9), (1, 1, 1), 520, 140, groups=2, y_gap=4),
     "copied blocks, a tap in the padding": Case(2, (1, 3, 5), (1, 5, 2), 260, 70,
                                                 strides=(1, 4, 1), pads=((0, 0), (4, 4), (1, 1))),
+    "few channels, bands of rows": Case(2, (1, 40, 9), (1, 5, 5), 6, 17),
+    "few channels, bands with a stride": Case(3, (1, 61, 7), (1, 4, 3), 5, 9, strides=(1, 2, 3),
+                                              dilation=(1, 3, 1), pads=((0, 0), (7, 2), (4, 3))),
+    "few channels, several panels": Case(2, (1, 6, 21), (1, 2, 9), 8, 3, y_gap=2,
+                                         pads=((0, 0), (1, 1), (12, 9))),
     "dense": Case(5, (1, 1, 1), (1, 1, 1), 100, 37),
 }  # fmt: skip
 
@@ -276,7 +281,16 @@ def test_fused_activation(name, activation, function, dtype):
     assert np.array_equal(y[linear > 0], linear[linear > 0])
 
 
-@pytest.mark.parametrize("name", ["3x3", "groups", "stride past the kernel", "1x1, stride 2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "3x3",
+        "groups",
+        "stride past the kernel",
+        "1x1, stride 2",
+        "few channels, bands with a stride",
+    ],
+)
 def test_a_transposed_convolution_has_bias_and_activation(name, dtype):
     """Also where no window reaches: there the bias alone comes out."""
     case = CASES[name]
@@ -380,12 +394,14 @@ def test_nan_passes_through_relu(dtype):
 
 
 SHARED = ["copied blocks", "3x3", "32 to 64", "three channels, stride 2", "sum of several chunks",
-          "dense", "groups", "batch of pieces", "3-D", "1-D, long"]  # fmt: skip
+          "dense", "groups", "batch of pieces", "3-D", "1-D, long",
+          "few channels, bands with a stride"]  # fmt: skip
+FEW = Case(5, (1, 70, 70), (1, 5, 5), 6, 16)
 LARGER = Case(9, (1, 20, 21), (1, 3, 3), 24, 40, pads=((0, 0), (1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize("isa", TABLES)
-@pytest.mark.parametrize("case", [LARGER, *(CASES[name] for name in SHARED)])
+@pytest.mark.parametrize("case", [LARGER, FEW, *(CASES[name] for name in SHARED)])
 def test_same_bits_on_any_number_of_threads(case, isa):
     results = []
     for threads in (1, 2, 3, 4, 7, 16):

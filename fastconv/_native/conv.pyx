@@ -11,6 +11,10 @@ and a dense layer of few samples reads along their rows.
 Each output adds its terms in the order of the panel, tap by tap and channel by channel. Cutting the
 sum into chunks stores and reloads the same partial sums, and a pixel never looks at its neighbours,
 so tiles, blocks and threads leave the bits alone, and chunk sizes need no rule but speed.
+
+An input gradient of few channels is `spread` instead: the same tile, turned around. A gather would
+fill few lanes, and list a pointer per tap and pixel for them. Here an output pixel brings a row of
+the kernel at once, its columns × channels side by side as they are in dx, and adds it there.
 """
 
 from cython.parallel cimport parallel, prange
@@ -40,6 +44,7 @@ cdef enum:
     SEGMENT = 1024      # so many columns of it for the output (their sums, a little further apart,
     SWEEP = SEGMENT + 16    # fall into different lines of the L1 cache),
     DOT_ROWS = 32       # so many rows for the input gradient
+    FEW_CHANNELS = 8    # of an input gradient that is spread: half a vector, at most
 
 cdef enum Weights:      # a walk finds its weights
     PANELS              # packed,
@@ -315,6 +320,11 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     if weights == PANELS or panels < threads:
         blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
     slices = min(panels, ceil_div(threads, blocks))
+    if threads == 1:    # a region of one thread costs more than a small layer's products
+        for i in range(g.groups * slices * blocks):
+            gather_task(g, s, task, i, blocks, slices, panels, x, w, bias, activation, slope, y)
+        fence(x)
+        return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(g.groups * slices * blocks, schedule="dynamic"):
@@ -328,16 +338,29 @@ cdef void few_samples(const Context *c, const Gather *g, const real *x, const re
                       real *y) noexcept nogil:
     """A dense layer's output or input gradient for few samples: as fast as w can be read."""
     cdef Py_ssize_t i, size = SEGMENT if weights == ROWS else DOT_ROWS
+    cdef Py_ssize_t tasks = ceil_div(g.width, size)
     cdef unsigned mode = 0
-    with parallel(num_threads=team(c, c.n * g.depth * g.width / <double> FMAS)):
+    cdef int threads = team(c, c.n * g.depth * g.width / <double> FMAS)
+    if threads == 1:
+        for i in range(tasks):
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
+                             activation, slope, y)
+        return
+    with parallel(num_threads=threads):
         mode = flush_denormals_on()
-        for i in prange(ceil_div(g.width, size), schedule="dynamic"):
-            if weights == ROWS:
-                sweep_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, bias, activation,
-                            slope, y)
-            else:
-                dot_block(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, y)
+        for i in prange(tasks, schedule="dynamic"):
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
+                             activation, slope, y)
         flush_denormals_restore(mode)
+
+
+cdef inline void few_samples_task(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                                  const real *x, const real *w, Weights weights, const real *bias,
+                                  int activation, real slope, real *y) noexcept nogil:
+    if weights == ROWS:
+        sweep_block(g, n, first, last, x, w, bias, activation, slope, y)
+    else:
+        dot_block(g, n, first, last, x, w, y)
 
 
 cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const real *bias, bint accumulate,
@@ -413,6 +436,120 @@ cdef void gather_task(const Gather *g, const Lattice *s, Task task, Py_ssize_t i
     gather_block(g, s, &task, x, w, bias, activation, slope, y)
 
 
+# ---- the spread: an input gradient of few channels -----------------------------------------------
+
+cdef struct Spread:
+    # (H, W): the output o adds the kernel's row i to row o * stride + i * dilation − pad of dx
+    bint used
+    Py_ssize_t[2] kernel, stride, pad
+    Py_ssize_t dilation
+
+
+cdef Spread spread_of(ConvGeometry g):
+    """Used where few channels lie without gaps, in planes."""
+    cdef Spread s
+    s.kernel, s.stride, s.dilation = g.kernel[1:], g.strides[1:], g.dilation[1]
+    s.pad = [before for before, _ in g.pads[1:]]
+    s.used = (g.groups == 1 and g.channels <= FEW_CHANNELS and g.x_stride == g.channels
+              and g.in_size[0] == g.out_size[0] == g.kernel[0] == 1
+              and g.kernel[2] > 1 and g.dilation[2] == 1)
+    return s
+
+
+cdef void pack_spread(const Gather *g, const Spread *s, const real *w, real *panel) noexcept nogil:
+    """The weights as [kernel row][panel][filter][NR]: columns × channels, which are dx's."""
+    cdef Py_ssize_t nr = gather_nr(w), cols = s.kernel[1] * g.width, i, p, size = g.depth * nr
+    cdef Py_ssize_t panels = ceil_div(cols, nr)
+    for i in range(s.kernel[0]):
+        for p in range(panels):
+            pack_panel(w + (i * cols + p * nr) * g.depth, 1, g.depth, g.depth,
+                       min(nr, cols - p * nr), panel + (i * panels + p) * size)
+
+
+cdef void spread_row(const Gather *g, const Spread *s, Py_ssize_t m, const real *dy, const real *w,
+                     Py_ssize_t pitch, real *dx) noexcept nogil:
+    """One row of the kernel for m rows of dy, pixel by pixel; rows of dx lie ``pitch`` apart."""
+    cdef const real *rows[TALLEST]
+    cdef const real *taps[1]
+    cdef real *ends[TALLEST]
+    cdef Py_ssize_t nr = gather_nr(w), o, r, left, low, high, panel, first, last
+    for o in range(g.src[2]):
+        left = o * s.stride[1] - s.pad[1]
+        low = max(0, -left) * g.width       # what of the kernel's row lies in the image
+        high = min(s.kernel[1], g.dst[2] - left) * g.width
+        for panel in range(low // nr, ceil_div(max(0, high), nr)):
+            first, last = max(low, panel * nr), min(high, (panel + 1) * nr)
+            if first >= last:
+                continue
+            for r in range(m):
+                rows[r] = dy + (r * g.src[2] + o) * g.src_stride
+                ends[r] = dx + r * pitch + left * g.width + first
+            taps[0] = w + panel * g.depth * nr + first - panel * nr
+            gather_tile(m, last - first, 1, g.depth, rows, NULL, taps, nr, NULL, True, 0, 0, False,
+                        ends)
+
+
+cdef void finish_pixels(const Gather *g, Py_ssize_t pixels, const real *bias, bint accumulate,
+                        int activation, real slope, real *dx) noexcept nogil:
+    """dx = bias, or dx = activation(dx): tiles whose sums have no more terms."""
+    cdef real *ends[TALLEST]
+    cdef Py_ssize_t mr = gather_mr(dx), nr = gather_nr(dx), tile, column, m, panel, r
+    for tile in range(ceil_div(pixels, mr)):
+        m = min(mr, pixels - tile * mr)
+        for panel in range(ceil_div(g.width, nr)):  # a vector of doubles may be shorter
+            column = panel * nr
+            for r in range(m):
+                ends[r] = dx + (tile * mr + r) * g.width + column
+            gather_tile(m, min(nr, g.width - column), 0, 0, NULL, NULL, NULL, nr,
+                        bias + column if bias is not NULL else NULL, accumulate, activation, slope,
+                        False, ends)
+
+
+cdef void spread_band(const Gather *g, const Spread *s, Py_ssize_t low, Py_ssize_t high,
+                      const real *dy, const real *w, const real *bias, int activation, real slope,
+                      real *dx) noexcept nogil:
+    """Rows low..high of one sample's dx: every row of the kernel, from all outputs that it joins
+    with the band."""
+    cdef Py_ssize_t pitch = g.dst[2] * g.width, i, shift, first, last
+    cdef Py_ssize_t size = ceil_div(s.kernel[1] * g.width, gather_nr(w)) * gather_nr(w) * g.depth
+    finish_pixels(g, (high - low) * g.dst[2], bias, False, 0, 0, dx + low * pitch)
+    for i in range(s.kernel[0]):
+        shift = i * s.dilation - s.pad[0]
+        first = ceil_div(max(0, low - shift), s.stride[0])
+        last = min(g.src[1], ceil_div(max(0, high - shift), s.stride[0]))
+        if first < last:
+            spread_row(g, s, last - first, dy + first * g.src[2] * g.src_stride, w + i * size,
+                       s.stride[0] * pitch, dx + (first * s.stride[0] + shift) * pitch)
+    if activation:
+        finish_pixels(g, (high - low) * g.dst[2], NULL, True, activation, slope, dx + low * pitch)
+
+
+cdef void spread(const Context *c, const Gather *g, const Spread *s, const real *dy, const real *w,
+                 const real *bias, int activation, real slope, real *dx) noexcept nogil:
+    """dx = activation(bias + Σ dy · w), in bands of rows that meet a tile's height of outputs.
+
+    Each element adds by row of the kernel, then by output from left to right, whatever the bands.
+    """
+    cdef Py_ssize_t rows = g.dst[1], bands = ceil_div(rows, gather_mr(w) * s.stride[0]), i
+    cdef Py_ssize_t x_size = rows * g.dst[2] * g.width, y_size = g.src[1] * g.src[2] * g.src_stride
+    cdef unsigned mode = 0
+    cdef double work = g.src[1] * g.src[2] * s.kernel[0] * s.kernel[1] * g.width * g.depth
+    cdef int threads = team(c, c.n * work / FMAS)
+    if threads == 1:
+        for i in range(c.n * bands):
+            spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
+                        dy + i // bands * y_size, w, bias, activation, slope,
+                        dx + i // bands * x_size)
+        return
+    with parallel(num_threads=threads):
+        mode = flush_denormals_on()
+        for i in prange(c.n * bands, schedule="static"):
+            spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
+                        dy + i // bands * y_size, w, bias, activation, slope,
+                        dx + i // bands * x_size)
+        flush_denormals_restore(mode)
+
+
 # ---- packing -------------------------------------------------------------------------------------
 
 cdef void pack_task(const Gather *g, const Py_ssize_t *order, Py_ssize_t i, const real *w,
@@ -433,8 +570,12 @@ cdef void pack_task(const Gather *g, const Py_ssize_t *order, Py_ssize_t i, cons
 cdef void pack(const Context *c, const Gather *g, const Py_ssize_t *order, const real *w,
                real *panel) noexcept nogil:
     cdef Py_ssize_t i, tasks = g.groups * ceil_div(g.width, gather_nr(w)) * g.taps
-    for i in prange(tasks, num_threads=team(c, 1.0 * tasks * g.depth * gather_nr(w)),
-                    schedule="static"):
+    cdef int threads = team(c, 1.0 * tasks * g.depth * gather_nr(w))
+    if threads == 1:
+        for i in range(tasks):
+            pack_task(g, order, i, w, panel)
+        return
+    for i in prange(tasks, num_threads=threads, schedule="static"):
         pack_task(g, order, i, w, panel)
 
 
@@ -461,17 +602,24 @@ cdef class PackBackward(Step):
     """Pack weights (KD, KH, KW, IC / groups, OC) for `ConvInputGradient`."""
 
     cdef ConvGeometry geometry
+    cdef Spread spread
     cdef Py_ssize_t weight, panel
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t weight, Py_ssize_t panel):
         self.geometry, self.weight, self.panel = geometry, weight, panel
+        self.spread = spread_of(geometry)
         self.reads = (Extent(weight, 0, geometry.weight_size),)
         self.writes = (Extent(panel, 0, geometry.backward_panel_size),)
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.backward
         cdef const Py_ssize_t *order = self.geometry.order
-        if c.f64:
+        cdef const Spread *s = &self.spread
+        if s.used and c.f64:
+            pack_spread(g, s, <const double *> c.ptr[self.weight], <double *> c.ptr[self.panel])
+        elif s.used:
+            pack_spread(g, s, <const float *> c.ptr[self.weight], <float *> c.ptr[self.panel])
+        elif c.f64:
             pack(c, g, order, <const double *> c.ptr[self.weight], <double *> c.ptr[self.panel])
         else:
             pack(c, g, order, <const float *> c.ptr[self.weight], <float *> c.ptr[self.panel])
@@ -567,6 +715,7 @@ cdef class ConvInputGradient(Step):
 
     algorithm = "direct"
     cdef ConvGeometry geometry
+    cdef Spread spread
     cdef Py_ssize_t dy, panel, dx, bias
     cdef int activation
     cdef double slope
@@ -579,6 +728,7 @@ cdef class ConvInputGradient(Step):
         _check_packed(geometry, packed)
         self.geometry, self.dy, self.panel, self.dx, self.bias = geometry, dy, panel, dx, bias
         self.activation, self.slope, self.packed = activation, slope, packed
+        self.spread = spread_of(geometry)
         size = geometry.backward_panel_size if packed else geometry.weight_size
         self.reads = (geometry.y_extent(dy), Extent(panel, 0, size))
         if bias >= 0:
@@ -591,7 +741,18 @@ cdef class ConvInputGradient(Step):
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Gather *g = &self.geometry.backward
         cdef Weights weights = PANELS if self.packed else COLUMNS
+        cdef const Spread *s = &self.spread
         cdef Py_ssize_t p
+        if s.used and c.f64:
+            spread(c, g, s, <const double *> c.ptr[self.dy], <const double *> c.ptr[self.panel],
+                   <const double *> address(c, self.bias), self.activation, self.slope,
+                   <double *> c.ptr[self.dx])
+            return
+        if s.used:
+            spread(c, g, s, <const float *> c.ptr[self.dy], <const float *> c.ptr[self.panel],
+                   <const float *> address(c, self.bias), self.activation, <float> self.slope,
+                   <float *> c.ptr[self.dx])
+            return
         for p in range(self.geometry.phase_count):
             if c.f64:
                 gather(c, g, &self.geometry.phases[p], <const double *> c.ptr[self.dy],

@@ -144,14 +144,26 @@ cdef update(Segments segments, int rule, Settings s):
     cdef unsigned mode = 0
     cdef int threads = thread_count() if segments.elements > 65536 else 1
     cdef bint double_ = segments.dtype.itemsize == 8
+    if threads == 1:
+        with nogil:
+            mode = flush_denormals_on()
+            for i in range(segments.count):
+                update_chunk(segments.chunks + i, double_, rule, &s)
+            flush_denormals_restore(mode)
+        return
     with nogil, parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(segments.count, schedule="static"):
-            if double_:
-                update_f64(segments.chunks + i, rule, &s)
-            else:
-                update_f32(segments.chunks + i, rule, &s)
+            update_chunk(segments.chunks + i, double_, rule, &s)
         flush_denormals_restore(mode)
+
+
+cdef inline void update_chunk(const Chunk *k, bint double_, int rule,
+                              const Settings *s) noexcept nogil:
+    if double_:
+        update_f64(k, rule, s)
+    else:
+        update_f32(k, rule, s)
 
 
 cdef inline void update_f32(const Chunk *k, int rule, const Settings *s) noexcept nogil:

@@ -11,4 +11,5 @@ class ConvWeightGradient(Step):
         dw: int,
         scratch: int = -1,
         accumulate: bool = False,
+        passing: bool = False,
     ) -> None: ...

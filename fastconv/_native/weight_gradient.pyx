@@ -354,7 +354,11 @@ cdef void add_pieces(const Context *c, const real *copies, Py_ssize_t pieces, Py
     """total (+)= Σ_p copies[p], in the order of the pieces."""
     cdef Py_ssize_t i
     cdef unsigned mode = 0
-    with parallel(num_threads=team(c, 1.0 * pieces * size)):
+    cdef int threads = team(c, 1.0 * pieces * size)
+    if threads == 1:
+        add_slab(copies, pieces, size, 0, size, total, accumulate)
+        return
+    with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(ceil_div(size, SLAB), schedule="static"):
             add_slab(copies, pieces, size, i * SLAB, min(size, (i + 1) * SLAB), total, accumulate)
@@ -377,6 +381,16 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
     slices = copied_blocks(o, slices, x, &rows, &cols) if copied else min(units, slices)
     if streamed:
         slices = ceil_div(o.depth, outer_mr(x))
+    if threads == 1 and not (copied or streamed):   # a region of one thread costs time
+        for i in range(pieces * slices):
+            piece = i // slices
+            outer_block(o, seen, share(i % slices, slices, units),
+                        share(i % slices + 1, slices, units), share(piece, pieces, c.n),
+                        share(piece + 1, pieces, c.n), x, dy,
+                        dw if direct else scratch + piece * size, accumulate and direct)
+        if not direct:
+            add_pieces(c, scratch, pieces, size, dw, accumulate)
+        return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(pieces * slices, schedule="dynamic"):
@@ -412,17 +426,20 @@ cdef class ConvWeightGradient(Step):
         ``geometry.scratch_size`` elements; may be −1 where that is 0.
     accumulate : bool
         Add to dw instead of overwriting it; so does a pass that accumulates.
+    passing : bool
+        dw is no parameter's gradient but a value of the pass: always overwritten.
     """
 
     algorithm = "direct"
     cdef ConvGeometry geometry
     cdef Py_ssize_t x, dy, dw, scratch
-    cdef bint accumulate
+    cdef bint accumulate, passing
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t dy,
-                 Py_ssize_t dw, Py_ssize_t scratch=-1, bint accumulate=False):
+                 Py_ssize_t dw, Py_ssize_t scratch=-1, bint accumulate=False,
+                 bint passing=False):
         self.geometry, self.x, self.dy, self.dw, self.scratch = geometry, x, dy, dw, scratch
-        self.accumulate = accumulate
+        self.accumulate, self.passing = accumulate, passing
         self.reads = (geometry.x_extent(x), geometry.y_extent(dy))
         self.writes = (Extent(dw, 0, geometry.weight_size),)
         if geometry.scratch_size:
@@ -437,7 +454,7 @@ cdef class ConvWeightGradient(Step):
         cdef const Outer *o = &self.geometry.outer
         cdef const Rectangle *seen = self.geometry.seen
         cdef Py_ssize_t pieces = self.geometry.pieces(c.n)
-        cdef bint accumulate = self.accumulate or c.accumulate
+        cdef bint accumulate = not self.passing and (self.accumulate or c.accumulate)
         if c.f64:
             weight_gradient(c, o, seen, pieces, <const double *> c.ptr[self.x],
                             <const double *> c.ptr[self.dy], <double *> c.ptr[self.dw],

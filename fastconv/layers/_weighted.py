@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
-from fastconv._native import activation, conv, depthwise, winograd
+from fastconv._native import abreast, activation, conv, depthwise, winograd
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.weight_gradient import ConvWeightGradient
 from fastconv.activations import LINEAR, Activation
@@ -111,6 +111,10 @@ class _Weighted(Layer):
         elif math.prod(geometry.kernel) == 1:  # a single tap reads the weight where it lies
             b.emit(conv.ConvForward(geometry, panel=weight, packed=False, **ends))
         else:
+            count = abreast.pixels(geometry)
+            if count > 1:
+                weight, ends["bias"] = self._emit_abreast(b, geometry, count, ends.get("bias", -1))
+                geometry = abreast.widened(geometry, count)
             panel = b.buffer(0, geometry.forward_panel_size)
             b.emit(conv.PackForward(geometry, weight=weight, panel=panel))
             b.emit(conv.ConvForward(geometry, panel=panel, **ends))
@@ -130,6 +134,12 @@ class _Weighted(Layer):
             tiled = winograd.WinogradGeometry(geometry)
             scratch = b.buffer(0, tiled.gradient_scratch)
             b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
+        elif (count := abreast.pixels(geometry)) > 1:
+            wide = abreast.widened(geometry, count)
+            ends["dw"] = b.buffer(0, wide.weight_size)
+            scratch = b.buffer(0, wide.scratch_size)
+            b.emit(ConvWeightGradient(wide, scratch=scratch, passing=True, **ends))
+            b.emit(abreast.AbreastGradient(geometry, count, wide=ends["dw"], dw=dw, accumulate=add))
         else:
             scratch = b.buffer(0, geometry.scratch_size)
             b.emit(ConvWeightGradient(geometry, scratch=scratch, **ends))
@@ -159,6 +169,20 @@ class _Weighted(Layer):
             panel = b.buffer(0, geometry.backward_panel_size)
             b.emit(conv.PackBackward(geometry, weight=weight, panel=panel))
             b.emit(conv.ConvInputGradient(geometry, panel=panel, **ends))
+
+    def _emit_abreast(
+        self, b: "Builder", geometry: ConvGeometry, count: int, bias: int
+    ) -> tuple[int, int]:
+        """The slots of the weight and the bias for ``count`` output pixels as one."""
+        wide = b.buffer(0, abreast.widened(geometry, count).weight_size)
+        wide_bias = b.buffer(0, count * geometry.filters) if bias >= 0 else -1
+        b.emit(
+            abreast.AbreastWeights(
+                geometry, count, weight=b.parameter(self.weight), wide=wide, bias=bias,
+                wide_bias=wide_bias,
+            )
+        )  # fmt: skip
+        return wide, wide_bias
 
     def _emit_windows(
         self, b: "Builder", tiled: winograd.WinogradGeometry, backward: bool = False
