@@ -178,6 +178,8 @@ def test_interrupted(tmp_path):
         [sys.executable, "-m", "fastconv", "demo", "--epochs", "100000", "--threads", "1",
          "--out", tmp_path / "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell's background jobs ignore the signal, and so would their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("Epoch 2/"):
