@@ -32,7 +32,8 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 FLAGS = {  # of the kernels, then of the code around them, which -O3 would only make longer
     "release": (["-O3", "-g0"], ["-O2", "-g0"]),
     "debug": (["-O1", "-g"],) * 2,
-    "sanitize": (["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZERS],) * 2,
+    # tracking variables through the unrolled tiles would take minutes
+    "sanitize": (["-O1", "-g", "-fno-var-tracking", "-fno-omit-frame-pointer", *SANITIZERS],) * 2,
 }
 X86 = ["-mavx2", "-mfma"]
 # One line per instruction set: the table's name and the flags that its file alone is compiled with.
