@@ -23,6 +23,7 @@ cdef enum:
     ROUNDS = 9              # of which the best one counts
 
 cdef double ROUND = 0.015   # seconds of a round of multiply-adds, at least
+cdef double PATIENCE = 1    # seconds until every thread has found a processor of its own, at most
 
 
 cdef double multiply_adds(Py_ssize_t rounds, int threads, bint double_) noexcept nogil:
@@ -92,17 +93,30 @@ def triad(a, b, y, double scale):
         f32.triad(a.size, <float> scale, <float *> one, <float *> other, <float *> to)
 
 
+cdef Py_ssize_t spread_out(int threads, bint double_):
+    """Keep the team busy until its threads run side by side; returns how many rounds last long
+    enough for the clock. A thread that was just started may share its parent's processor until the
+    system's scheduler looks again, which can take half a second."""
+    cdef Py_ssize_t rounds = 1 << 10
+    cdef double alone = 0, together = 0, start
+    with nogil:
+        while alone < ROUND:
+            rounds *= 2
+            alone = multiply_adds(rounds, 1, double_)
+        start = clock_seconds()
+        while True:
+            together = multiply_adds(rounds, threads, double_)
+            if together < 1.5 * alone or clock_seconds() - start > PATIENCE:
+                return rounds
+
+
 def flops_per_second(bint double=False) -> float:
     """Floating-point operations of the best round of multiply-adds, on all threads."""
     cdef int threads = thread_count()
-    cdef Py_ssize_t rounds = 1 << 10
+    cdef Py_ssize_t rounds
     cdef double seconds = 0, best = 0, work
     work = <double> (f64.peak_flops if double else f32.peak_flops) * threads
-    with nogil:
-        seconds = multiply_adds(rounds, threads, double)
-        while seconds < ROUND:  # as many as last long enough for the clock and for waking the team
-            rounds *= 2
-            seconds = multiply_adds(rounds, threads, double)
+    rounds = spread_out(threads, double)
     for _ in range(ROUNDS):
         with nogil:
             seconds = multiply_adds(rounds, threads, double)
@@ -121,6 +135,7 @@ def bytes_per_second(bint double=False) -> float:
     cdef double seconds = 0, best = 0
     for array in arrays:
         array.fill(0)   # a page that was never written is not in memory
+    spread_out(threads, double)
     for _ in range(ROUNDS):
         with nogil:
             seconds = stream(a, b, y, pieces, threads, double)
