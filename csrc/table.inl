@@ -18,6 +18,7 @@ typedef struct {
                         ptrdiff_t stride);
     void (*fetch_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t first,
                          ptrdiff_t last, ptrdiff_t cols, const real *x);
+    void (*fetch_stretch)(const real *from, const real *to);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
                        real *dw, ptrdiff_t dw_stride, int accumulate, int stream);
     void (*sweep_tile)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const real *x, ptrdiff_t x_stride,
@@ -26,10 +27,17 @@ typedef struct {
                      const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride);
 
     /* kernels/winograd.inl */
-    void (*winograd_input)(const fc_tile *tile, ptrdiff_t channels, int first, int last,
-                           const real *x, real *v, ptrdiff_t plane);
-    void (*winograd_gradient)(int window, const fc_tile *tile, ptrdiff_t channels, int first,
-                              int last, const real *dy, real *v, ptrdiff_t plane);
+    void (*winograd_input)(const fc_tile *tile, ptrdiff_t channels, int pair, const real *x,
+                           real *v, ptrdiff_t plane, ptrdiff_t block);
+    void (*winograd_gradient)(int window, const fc_tile *tile, ptrdiff_t channels, int pair,
+                              const real *dy, real *v, ptrdiff_t plane, ptrdiff_t block);
+    void (*winograd_products)(ptrdiff_t planes, ptrdiff_t tiles, ptrdiff_t depth, ptrdiff_t cols,
+                              const real *v, ptrdiff_t v_plane, const real *u, ptrdiff_t u_plane,
+                              real *m, ptrdiff_t m_plane);
+    void (*winograd_sums)(ptrdiff_t planes, ptrdiff_t tiles, ptrdiff_t depth, ptrdiff_t width,
+                          const real *v, ptrdiff_t v_plane, ptrdiff_t v_block, const real *z,
+                          ptrdiff_t z_plane, ptrdiff_t z_block, real *sums, ptrdiff_t plane,
+                          ptrdiff_t stride, int accumulate);
     void (*winograd_output)(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
                             ptrdiff_t plane, const real *bias, int activation, real slope, real *y);
     void (*winograd_window)(int window, ptrdiff_t count, ptrdiff_t cols, int first, int last,

@@ -299,6 +299,13 @@ static void fetch_pixels(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_
     }
 }
 
+/* Fetches a stretch of memory into the L2 cache, long before it is read or written. */
+static void fetch_stretch(const real *from, const real *to)
+{
+    for (; from < to; from += FETCH)
+        __builtin_prefetch(from, 0, 2);
+}
+
 /* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *walk, const real *x,
                        const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate, int stream)

@@ -22,14 +22,11 @@
 #define POINT_A ((real)0.70710678118654752440)
 #define POINT_B ((real)1.41421356237309504880)
 
-/* VLEN channels of a tile's pixels. A whole tile is base and two steps. Of another one, rows that lie
- * outside the image begin at zeros and do not move, columns first..last lie inside. */
+/* VLEN channels of a tile's pixels: where they lie, or in a copy that has zeros outside the image. */
 typedef struct {
-    const real *base, *row[6];
-    ptrdiff_t row_step, pixel_step, step[6], first, last;
+    const real *base;
+    ptrdiff_t row_step, pixel_step;
 } tile_view;
-
-static const real zeros[VLEN];
 
 INLINE int whole(const int size, const fc_tile *tile)
 {
@@ -37,57 +34,35 @@ INLINE int whole(const int size, const fc_tile *tile)
            tile->last[1] == size;
 }
 
-/* The view of a tile of size × size pixels at x. The last channels, fewer than VLEN, are copied. */
-INLINE tile_view view_clipped(const int size, const fc_tile *tile, ptrdiff_t cols, const real *x,
-                              real *copy)
+static const real zeros[VLEN];
+
+/* The view of a tile of size × size pixels at x, of which cols channels are left. A tile that stands
+ * out over the image is read from a copy with zeros there, and so are the last channels, fewer than
+ * VLEN. There is no branch in it: which pixels are missing changes from tile to tile. */
+INLINE tile_view view_tile(const int size, const fc_tile *tile, int complete, ptrdiff_t cols,
+                           const real *x, real *copy)
 {
-    tile_view view = {.first = tile->first[1], .last = tile->last[1]};
+    if (complete && cols >= VLEN)
+        return (tile_view){x, tile->row_step, tile->pixel_step};
+    const size_t rows = (size_t)(tile->last[0] - tile->first[0]);
+    const size_t columns = (size_t)(tile->last[1] - tile->first[1]);
     UNROLL(6)
     for (int i = 0; i < size; i++) {
-        const int inside = i >= tile->first[0] && i < tile->last[0];
-        view.row[i] = inside ? x + i * tile->row_step : zeros;
-        view.step[i] = inside ? tile->pixel_step : 0;
-        if (cols >= VLEN || !inside)
-            continue;
-        for (ptrdiff_t j = view.first; j < view.last; j++)
+        const int row_inside = (size_t)(i - tile->first[0]) < rows;
+        UNROLL(6)
+        for (int j = 0; j < size; j++) {
+            const int inside = row_inside & ((size_t)(j - tile->first[1]) < columns);
+            const real *from = inside ? x + i * tile->row_step + j * tile->pixel_step : zeros;
             v_store(copy + (i * size + j) * VLEN,
-                    v_load_tail(view.row[i] + j * view.step[i], cols));
-        view.row[i] = copy + i * size * VLEN;
-        view.step[i] = VLEN;
+                    cols < VLEN ? v_load_tail(from, cols) : v_load(from));
+        }
     }
-    return view;
+    return (tile_view){copy, size * VLEN, VLEN};
 }
 
-INLINE tile_view view_whole(const fc_tile *tile, const real *x)
+INLINE vec pixel(const tile_view *x, const int i, const int j)
 {
-    return (tile_view){.base = x, .row_step = tile->row_step, .pixel_step = tile->pixel_step};
-}
-
-INLINE vec pixel(const int clipped, const tile_view *x, const int i, const int j)
-{
-    return v_load(clipped ? x->row[i] + j * x->step[i]
-                          : x->base + i * x->row_step + j * x->pixel_step);
-}
-
-INLINE int column_inside(const int clipped, const tile_view *x, const int j)
-{
-    return !clipped || (j >= x->first && j < x->last);
-}
-
-/* Entry i of Bᵀ d for column j of a tile, d its six rows. */
-INLINE vec input_entry(const int i, const int clipped, const tile_view *d, const int j)
-{
-    if (i == 0 || i == 5) {
-        const int k = i == 5;
-        const vec sum = v_add(pixel(clipped, d, k, j), pixel(clipped, d, k + 4, j));
-        return v_fma(v_set1((real)-2.5), pixel(clipped, d, k + 2, j), sum);
-    }
-    const int near = i < 3; /* ±a, else ±b */
-    const real point = near ? POINT_A : POINT_B;
-    const vec other = v_set1(near ? (real)-2 : (real)-0.5); /* −b² or −a² */
-    const vec even = v_fma(other, pixel(clipped, d, 2, j), pixel(clipped, d, 4, j));
-    const vec odd = v_fma(other, pixel(clipped, d, 1, j), pixel(clipped, d, 3, j));
-    return v_fma(v_set1(i % 2 ? point : -point), odd, even);
+    return v_load(x->base + i * x->row_step + j * x->pixel_step);
 }
 
 /* v = Bᵀ d for six vectors. */
@@ -106,22 +81,6 @@ INLINE void input_line(const vec d[6], vec v[6])
 
 /* Outputs of a tile along one axis. */
 #define OUTPUTS(window) (7 - (window))
-
-/* Entry i of A y for column j of a tile, y its rows. */
-INLINE vec gradient_entry(const int window, const int i, const int clipped, const tile_view *y,
-                          const int j)
-{
-    if (i == 0 || i == 5)
-        return pixel(clipped, y, i ? OUTPUTS(window) - 1 : 0, j);
-    const int near = i < 3; /* ±a, else ±b */
-    const vec point = v_set1(i % 2 ? (near ? POINT_A : POINT_B) : (near ? -POINT_A : -POINT_B));
-    if (window == 5)
-        return v_fma(point, pixel(clipped, y, 1, j), pixel(clipped, y, 0, j));
-    const vec square = v_set1(near ? (real)0.5 : (real)2);
-    const vec even = v_fma(square, pixel(clipped, y, 2, j), pixel(clipped, y, 0, j));
-    const vec odd = v_fma(square, pixel(clipped, y, 3, j), pixel(clipped, y, 1, j));
-    return v_fma(point, odd, even);
-}
 
 /* v = A y, four or two vectors to six. */
 INLINE void gradient_line(const int window, const vec y[4], vec v[6])
@@ -214,32 +173,15 @@ INLINE void window_gradient_line(const int window, const vec u[6], vec w[5])
     w[window - 1] = v_add(w[window - 1], u[5]);
 }
 
-/* Row i of Bᵀ x B for VLEN channels. */
-INLINE void input_row(const int i, const int clipped, const tile_view *x, real *v, ptrdiff_t plane)
-{
-    vec d[6], t[6];
-    UNROLL(6)
-    for (int j = 0; j < 6; j++)
-        d[j] = column_inside(clipped, x, j) ? input_entry(i, clipped, x, j) : v_zero();
-    input_line(d, t);
-    UNROLL(6)
-    for (int j = 0; j < 6; j++)
-        v_store(v + j * plane, t[j]);
-}
+/* The planes fall into six rows, and these into three pairs that share most of their work: 0 and ∞,
+ * ±a, ±b. */
+enum { PAIR_ENDS, PAIR_A, PAIR_B, ALL_PAIRS };
 
-INLINE void input_square(const int clipped, int first, int last, const tile_view *x, real *v,
-                         ptrdiff_t plane)
+INLINE void store_line(const vec line[6], real *v, ptrdiff_t plane)
 {
-#define ROW(I)                                                                                     \
-    if (first <= I && I < last)                                                                    \
-        input_row(I, clipped, x, v, plane), v += 6 * plane;
-    ROW(0)
-    ROW(1)
-    ROW(2)
-    ROW(3)
-    ROW(4)
-    ROW(5)
-#undef ROW
+    UNROLL(6)
+    for (int j = 0; j < 6; j++)
+        v_store(v + j * plane, line[j]);
 }
 
 /* Fetch the pixels that the next tile of the row adds. */
@@ -250,79 +192,294 @@ INLINE void fetch_next(const tile_view *x)
             __builtin_prefetch(x->base + i * x->row_step + j * x->pixel_step);
 }
 
-/* Rows first..last of v = Bᵀ x B; v has six planes a row, whole vectors of channels in each.
+/* One pair of rows of Bᵀ x B for VLEN channels. */
+INLINE void input_pair(const int pair, const tile_view *x, real *upper, real *lower,
+                       ptrdiff_t plane)
+{
+    const real point = pair == PAIR_A ? POINT_A : POINT_B;
+    const vec plus = v_set1(point), minus = v_set1(-point), five = v_set1((real)-2.5);
+    const vec other = v_set1(pair == PAIR_A ? (real)-2 : (real)-0.5); /* −b² or −a² */
+    vec d[6], e[6], line[6];
+    UNROLL(6)
+    for (int j = 0; j < 6; j++) {
+        if (pair == PAIR_ENDS) {
+            d[j] = v_fma(five, pixel(x, 2, j), v_add(pixel(x, 0, j), pixel(x, 4, j)));
+            e[j] = v_fma(five, pixel(x, 3, j), v_add(pixel(x, 1, j), pixel(x, 5, j)));
+        } else {
+            const vec even = v_fma(other, pixel(x, 2, j), pixel(x, 4, j));
+            const vec odd = v_fma(other, pixel(x, 1, j), pixel(x, 3, j));
+            d[j] = v_fma(plus, odd, even);
+            e[j] = v_fma(minus, odd, even);
+        }
+    }
+    input_line(d, line);
+    store_line(line, upper, plane);
+    input_line(e, line);
+    store_line(line, lower, plane);
+}
+
+/* v = Bᵀ x B, plane by plane, or one pair of its rows alone.
  *
- * x is the tile's top left pixel, of which tile says what lies inside the image. */
-static void winograd_input(const fc_tile *tile, ptrdiff_t channels, int first, int last,
-                           const real *x, real *v, ptrdiff_t plane)
+ * x is the tile's top left pixel, of which tile says what lies inside the image. Planes of v are
+ * plane apart, VLEN channels of the tile stand together, the next ones block behind. */
+static void winograd_input(const fc_tile *tile, ptrdiff_t channels, int pair, const real *x,
+                           real *v, ptrdiff_t plane, ptrdiff_t block)
 {
     real copy[36 * VLEN];
-    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-        if (whole(6, tile) && channels - c >= VLEN) {
-            const tile_view view = view_whole(tile, x + c);
+    const int complete = whole(6, tile);
+    for (ptrdiff_t c = 0; c < channels; c += VLEN, v += block) {
+        const tile_view view = view_tile(6, tile, complete, channels - c, x + c, copy);
+        if (view.base == x + c)
             fetch_next(&view);
-            input_square(0, first, last, &view, v + c, plane);
-        } else {
-            const tile_view view = view_clipped(6, tile, channels - c, x + c, copy);
-            input_square(1, first, last, &view, v + c, plane);
+        if (pair == PAIR_ENDS)
+            input_pair(PAIR_ENDS, &view, v, v + 6 * plane, plane);
+        else if (pair == PAIR_A)
+            input_pair(PAIR_A, &view, v, v + 6 * plane, plane);
+        else if (pair == PAIR_B)
+            input_pair(PAIR_B, &view, v, v + 6 * plane, plane);
+        else {
+            input_pair(PAIR_ENDS, &view, v, v + 30 * plane, plane);
+            input_pair(PAIR_A, &view, v + 6 * plane, v + 12 * plane, plane);
+            input_pair(PAIR_B, &view, v + 18 * plane, v + 24 * plane, plane);
         }
     }
 }
 
-/* Row i of A dy Aᵀ for VLEN channels. */
-INLINE void gradient_row(const int window, const int i, const int clipped, const tile_view *dy,
-                         real *v, ptrdiff_t plane)
+/* One pair of rows of A dy Aᵀ for VLEN channels. */
+INLINE void gradient_pair(const int window, const int pair, const tile_view *dy, real *upper,
+                          real *lower, ptrdiff_t plane)
 {
-    vec d[4], t[6];
+    const real point = pair == PAIR_A ? POINT_A : POINT_B;
+    const vec plus = v_set1(point), minus = v_set1(-point);
+    const vec square = v_set1(pair == PAIR_A ? (real)0.5 : (real)2);
+    vec d[4], e[4], line[6];
     UNROLL(4)
-    for (int j = 0; j < OUTPUTS(window); j++)
-        d[j] = column_inside(clipped, dy, j) ? gradient_entry(window, i, clipped, dy, j) : v_zero();
-    gradient_line(window, d, t);
-    UNROLL(6)
-    for (int j = 0; j < 6; j++)
-        v_store(v + j * plane, t[j]);
+    for (int j = 0; j < OUTPUTS(window); j++) {
+        vec even = pixel(dy, 0, j), odd = pixel(dy, pair == PAIR_ENDS ? OUTPUTS(window) - 1 : 1, j);
+        if (pair != PAIR_ENDS && window == 3) {
+            even = v_fma(square, pixel(dy, 2, j), even);
+            odd = v_fma(square, pixel(dy, 3, j), odd);
+        }
+        d[j] = pair == PAIR_ENDS ? even : v_fma(plus, odd, even);
+        e[j] = pair == PAIR_ENDS ? odd : v_fma(minus, odd, even);
+    }
+    gradient_line(window, d, line);
+    store_line(line, upper, plane);
+    gradient_line(window, e, line);
+    store_line(line, lower, plane);
 }
 
-INLINE void gradient_square(const int window, const int clipped, int first, int last,
-                            const tile_view *dy, real *v, ptrdiff_t plane)
+INLINE void gradient_form(const int window, const fc_tile *tile, ptrdiff_t channels, int pair,
+                          const real *dy, real *v, ptrdiff_t plane, ptrdiff_t block)
 {
-#define ROW(I)                                                                                     \
-    if (first <= I && I < last)                                                                    \
-        gradient_row(window, I, clipped, dy, v, plane), v += 6 * plane;
-    ROW(0)
-    ROW(1)
-    ROW(2)
-    ROW(3)
-    ROW(4)
-    ROW(5)
-#undef ROW
-}
-
-INLINE void gradient_form(const int window, const fc_tile *tile, ptrdiff_t channels, int first,
-                          int last, const real *dy, real *v, ptrdiff_t plane)
-{
-    const int size = OUTPUTS(window);
+    const int size = OUTPUTS(window), complete = whole(size, tile);
     real copy[16 * VLEN];
-    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-        if (whole(size, tile) && channels - c >= VLEN) {
-            const tile_view view = view_whole(tile, dy + c);
-            gradient_square(window, 0, first, last, &view, v + c, plane);
-        } else {
-            const tile_view view = view_clipped(size, tile, channels - c, dy + c, copy);
-            gradient_square(window, 1, first, last, &view, v + c, plane);
+    for (ptrdiff_t c = 0; c < channels; c += VLEN, v += block) {
+        const tile_view view = view_tile(size, tile, complete, channels - c, dy + c, copy);
+        if (pair == PAIR_ENDS)
+            gradient_pair(window, PAIR_ENDS, &view, v, v + 6 * plane, plane);
+        else if (pair == PAIR_A)
+            gradient_pair(window, PAIR_A, &view, v, v + 6 * plane, plane);
+        else if (pair == PAIR_B)
+            gradient_pair(window, PAIR_B, &view, v, v + 6 * plane, plane);
+        else {
+            gradient_pair(window, PAIR_ENDS, &view, v, v + 30 * plane, plane);
+            gradient_pair(window, PAIR_A, &view, v + 6 * plane, v + 12 * plane, plane);
+            gradient_pair(window, PAIR_B, &view, v + 18 * plane, v + 24 * plane, plane);
         }
     }
 }
 
-/* Rows first..last of v = A dy Aᵀ, as in winograd_input; the tile has 4×4 pixels for windows of 3,
- * 2×2 for windows of 5. */
-static void winograd_gradient(int window, const fc_tile *tile, ptrdiff_t channels, int first,
-                              int last, const real *dy, real *v, ptrdiff_t plane)
+/* v = A dy Aᵀ or one pair of its rows, as in winograd_input; the tile has 4×4 pixels for windows of
+ * 3, 2×2 for windows of 5. */
+static void winograd_gradient(int window, const fc_tile *tile, ptrdiff_t channels, int pair,
+                              const real *dy, real *v, ptrdiff_t plane, ptrdiff_t block)
 {
     if (window == 3)
-        gradient_form(3, tile, channels, first, last, dy, v, plane);
+        gradient_form(3, tile, channels, pair, dy, v, plane, block);
     else
-        gradient_form(5, tile, channels, first, last, dy, v, plane);
+        gradient_form(5, tile, channels, pair, dy, v, plane, block);
+}
+
+/* y[r][0..nv · VLEN) = Σ_k v[r][k] · u[k] for m tiles, known to the compiler as nv is. */
+INLINE void product_form(const int m, const int nv, ptrdiff_t depth, const real *v, ptrdiff_t block,
+                         const real *u, real *y)
+{
+    vec sum[GATHER_MR][2];
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
+        for (int j = 0; j < nv; j++)
+            sum[r][j] = v_zero();
+    }
+    for (ptrdiff_t k = 0; k < depth; k += VLEN, v += block) {
+        const ptrdiff_t n = depth - k < VLEN ? depth - k : VLEN;
+        for (ptrdiff_t i = 0; i < n; i++, u += GATHER_NR) {
+            vec w[2];
+            UNROLL(2)
+            for (int j = 0; j < nv; j++)
+                w[j] = v_load(u + j * VLEN);
+            UNROLL(16)
+            for (int r = 0; r < m; r++) {
+                const vec a = v_set1(v[r * VLEN + i]);
+                UNROLL(2)
+                for (int j = 0; j < nv; j++)
+                    sum[r][j] = v_fma(a, w[j], sum[r][j]);
+            }
+        }
+    }
+    UNROLL(16)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
+        for (int j = 0; j < nv; j++)
+            v_store(y + r * GATHER_NR + j * VLEN, sum[r][j]);
+    }
+}
+
+INLINE void product_rows(const int nv, ptrdiff_t rows, ptrdiff_t depth, const real *v,
+                         ptrdiff_t block, const real *u, real *y)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        product_form(M, nv, depth, v, block, u, y);                                                \
+        break;
+    switch (rows) {
+        FORM(1)
+        FORM(2)
+        FORM(3)
+        FORM(4)
+        FORM(5)
+        FORM(6)
+#if GATHER_MR > 6
+        FORM(7)
+        FORM(8)
+        FORM(9)
+        FORM(10)
+        FORM(11)
+        FORM(12)
+#endif
+#if GATHER_MR > 12
+        FORM(13)
+        FORM(14)
+#endif
+    }
+#undef FORM
+}
+
+/* The products of some planes with one panel of cols ≤ GATHER_NR columns: m[plane][tile] = v · u.
+ *
+ * v[plane] has the tiles in groups of GATHER_MR; of a group VLEN channels of all its tiles stand
+ * together, so that the loop finds every tile at a fixed distance and reads on and on. u[plane] is a
+ * packed panel [depth][GATHER_NR], m[plane] has rows of GATHER_NR. */
+static void winograd_products(ptrdiff_t planes, ptrdiff_t tiles, ptrdiff_t depth, ptrdiff_t cols,
+                              const real *v, ptrdiff_t v_plane, const real *u, ptrdiff_t u_plane,
+                              real *m, ptrdiff_t m_plane)
+{
+    const ptrdiff_t block = GATHER_MR * VLEN, group = (depth + VLEN - 1) / VLEN * block;
+    for (ptrdiff_t p = 0; p < planes; p++, v += v_plane, u += u_plane, m += m_plane)
+        for (ptrdiff_t t = 0; t < tiles; t += GATHER_MR) {
+            const ptrdiff_t rows = tiles - t < GATHER_MR ? tiles - t : GATHER_MR;
+            const real *from = v + t / GATHER_MR * group;
+            real *to = m + t * GATHER_NR;
+            if (cols > VLEN)
+                product_rows(2, rows, depth, from, block, u, to);
+            else
+                product_rows(1, rows, depth, from, block, u, to);
+        }
+}
+
+/* Channels of x in a tile of sums: a part of VLEN, so that every one is found at a fixed distance. */
+#define SUMS_MR (VLEN >= 16 ? 8 : VLEN >= 4 ? 4 : 2)
+
+INLINE void sums_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t tiles, const real *v,
+                      const real *z, ptrdiff_t z_block, real *sums, ptrdiff_t stride,
+                      int accumulate)
+{
+    vec sum[SUMS_MR][2];
+    const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
+    UNROLL(8)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
+        for (int j = 0; j < nv; j++) {
+            const real *start = sums + r * stride + j * VLEN;
+            sum[r][j] = !accumulate                  ? v_zero()
+                        : j == nv - 1 && last < VLEN ? v_load_tail(start, last)
+                                                     : v_load(start);
+        }
+    }
+    for (ptrdiff_t t = 0; t < tiles; t++, v += VLEN, z += VLEN) {
+        vec g[2];
+        UNROLL(2)
+        for (int j = 0; j < nv; j++)
+            g[j] = v_load(z + j * z_block);
+        UNROLL(8)
+        for (int r = 0; r < m; r++) {
+            const vec a = v_set1(v[r]);
+            UNROLL(2)
+            for (int j = 0; j < nv; j++)
+                sum[r][j] = v_fma(a, g[j], sum[r][j]);
+        }
+    }
+    UNROLL(8)
+    for (int r = 0; r < m; r++) {
+        UNROLL(2)
+        for (int j = 0; j < nv; j++) {
+            real *end = sums + r * stride + j * VLEN;
+            if (j == nv - 1 && last < VLEN)
+                v_store_tail(end, sum[r][j], last);
+            else
+                v_store(end, sum[r][j]);
+        }
+    }
+}
+
+INLINE void sums_rows(const int nv, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t tiles, const real *v,
+                      const real *z, ptrdiff_t z_block, real *sums, ptrdiff_t stride,
+                      int accumulate)
+{
+#define FORM(M)                                                                                    \
+    case M:                                                                                        \
+        sums_form(M, nv, n, tiles, v, z, z_block, sums, stride, accumulate);                       \
+        break;
+    switch (rows) {
+        FORM(1)
+        FORM(2)
+#if VLEN >= 4
+        FORM(3)
+        FORM(4)
+#endif
+#if VLEN >= 16
+        FORM(5)
+        FORM(6)
+        FORM(7)
+        FORM(8)
+#endif
+    }
+#undef FORM
+}
+
+/* The sums of some planes over tiles: sums[plane][depth][width] (+)= Σ_t v[t] · z[t].
+ *
+ * v[plane] and z[plane] have VLEN channels of all tiles together, blocks of them v_block and z_block
+ * apart. Rows of sums are stride apart. */
+static void winograd_sums(ptrdiff_t planes, ptrdiff_t tiles, ptrdiff_t depth, ptrdiff_t width,
+                          const real *v, ptrdiff_t v_plane, ptrdiff_t v_block, const real *z,
+                          ptrdiff_t z_plane, ptrdiff_t z_block, real *sums, ptrdiff_t plane,
+                          ptrdiff_t stride, int accumulate)
+{
+    for (ptrdiff_t p = 0; p < planes; p++, v += v_plane, z += z_plane, sums += plane)
+        for (ptrdiff_t c = 0; c < width; c += OUTER_NR)
+            for (ptrdiff_t k = 0; k < depth; k += SUMS_MR) {
+                const ptrdiff_t n = width - c < OUTER_NR ? width - c : OUTER_NR;
+                const ptrdiff_t rows = depth - k < SUMS_MR ? depth - k : SUMS_MR;
+                const real *from = v + k / VLEN * v_block + k % VLEN;
+                const real *with = z + c / VLEN * z_block;
+                real *to = sums + k * stride + c;
+                if (n > VLEN)
+                    sums_rows(2, rows, n, tiles, from, with, z_block, to, stride, accumulate);
+                else
+                    sums_rows(1, rows, n, tiles, from, with, z_block, to, stride, accumulate);
+            }
 }
 
 /* Aᵀ m A for VLEN channels, line by line of m so that the sums stay in registers: a point and its

@@ -45,6 +45,7 @@ cdef extern from "dispatch.h" nogil:
                             Py_ssize_t stride) noexcept nogil
         void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
                              Py_ssize_t last, Py_ssize_t cols, const float *x) noexcept nogil
+        void (*fetch_stretch)(const float *start, const float *end) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
                            const float *dy, float *dw, Py_ssize_t dw_stride, bint accumulate,
                            bint stream) noexcept nogil
@@ -54,11 +55,20 @@ cdef extern from "dispatch.h" nogil:
         void (*dot_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t depth, const float *x,
                          Py_ssize_t x_stride, const float *w, Py_ssize_t w_stride, float *y,
                          Py_ssize_t y_stride) noexcept nogil
-        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
-                               const float *x, float *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,
-                                  int last, const float *dy, float *v,
-                                  Py_ssize_t plane) noexcept nogil
+        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int pair, const float *x,
+                               float *v, Py_ssize_t plane, Py_ssize_t block) noexcept nogil
+        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int pair,
+                                  const float *dy, float *v, Py_ssize_t plane,
+                                  Py_ssize_t block) noexcept nogil
+        void (*winograd_products)(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
+                                  Py_ssize_t cols, const float *v, Py_ssize_t v_plane,
+                                  const float *u, Py_ssize_t u_plane, float *m,
+                                  Py_ssize_t m_plane) noexcept nogil
+        void (*winograd_sums)(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
+                              Py_ssize_t width, const float *v, Py_ssize_t v_plane,
+                              Py_ssize_t v_block, const float *z, Py_ssize_t z_plane,
+                              Py_ssize_t z_block, float *sums, Py_ssize_t plane,
+                              Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
                                 const float *m, Py_ssize_t plane, const float *bias,
                                 int activation, float slope, float *y) noexcept nogil
@@ -214,6 +224,7 @@ cdef extern from "dispatch.h" nogil:
                             Py_ssize_t stride) noexcept nogil
         void (*fetch_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t first,
                              Py_ssize_t last, Py_ssize_t cols, const double *x) noexcept nogil
+        void (*fetch_stretch)(const double *start, const double *end) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
                            const double *dy, double *dw, Py_ssize_t dw_stride, bint accumulate,
                            bint stream) noexcept nogil
@@ -223,11 +234,20 @@ cdef extern from "dispatch.h" nogil:
         void (*dot_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t depth, const double *x,
                          Py_ssize_t x_stride, const double *w, Py_ssize_t w_stride, double *y,
                          Py_ssize_t y_stride) noexcept nogil
-        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int first, int last,
-                               const double *x, double *v, Py_ssize_t plane) noexcept nogil
-        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int first,
-                                  int last, const double *dy, double *v,
-                                  Py_ssize_t plane) noexcept nogil
+        void (*winograd_input)(const fc_tile *tile, Py_ssize_t channels, int pair, const double *x,
+                               double *v, Py_ssize_t plane, Py_ssize_t block) noexcept nogil
+        void (*winograd_gradient)(int window, const fc_tile *tile, Py_ssize_t channels, int pair,
+                                  const double *dy, double *v, Py_ssize_t plane,
+                                  Py_ssize_t block) noexcept nogil
+        void (*winograd_products)(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
+                                  Py_ssize_t cols, const double *v, Py_ssize_t v_plane,
+                                  const double *u, Py_ssize_t u_plane, double *m,
+                                  Py_ssize_t m_plane) noexcept nogil
+        void (*winograd_sums)(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
+                              Py_ssize_t width, const double *v, Py_ssize_t v_plane,
+                              Py_ssize_t v_block, const double *z, Py_ssize_t z_plane,
+                              Py_ssize_t z_block, double *sums, Py_ssize_t plane,
+                              Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
                                 const double *m, Py_ssize_t plane, const double *bias,
                                 int activation, double slope, double *y) noexcept nogil

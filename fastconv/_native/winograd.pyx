@@ -8,16 +8,19 @@ csrc/kernels/winograd.inl.
 
 Forward and the input gradient are one walk: the input gradient is a convolution of dy with the
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
-caches: inputs, 36 products, outputs. The transformed windows, a multiple of the weights, are made
-once and shared, [panel][plane][IC][NR]. Where they would not fit the caches (`wide`) it is the
-other way round: transformed inputs of some tiles are shared, and a task takes one panel of the
-weights through all of it, transformed six planes at a time. Both give the same bits.
+caches: inputs, then panel by panel 36 products and outputs. The transformed windows, a multiple of
+the weights, are made once and shared, [panel][plane][IC][NR]. Where they would not fit the caches
+(`wide`) it is the other way round: transformed inputs of some tiles are shared, and a task takes one
+panel of the weights through all of it, transformed six planes at a time. Both give the same bits.
 
-The weight gradient sums over tiles. The planes fall into six rows that never meet before the end; a
-task is one row and one piece of the tiles. It sums its six planes, IC × OC each, turns the six into
-the window's columns, and at the end rows and pieces are added in their order and turned into taps.
-Where channels are many and tiles few, a task is a block of IC × OC instead, with all planes and
-tiles.
+A transformed plane has its tiles in groups, and of a group one vector of channels of all tiles
+together: the products find every tile at a fixed distance, without pointers, and run at the peak.
+
+The weight gradient sums over tiles. The planes fall into three pairs of rows that never meet before
+the end; a task is one pair and one piece of the tiles. It sums its twelve planes, IC × OC each, turns
+them into the window's columns, and at the end rows and pieces are added in their order and turned
+into taps. Where channels are many, all planes of some tiles are shared instead, and a task is a block
+of IC × OC.
 
 A tile's sums never look at other tiles, pieces are a function of shape and batch size: so threads
 change no bit.
@@ -26,13 +29,10 @@ change no bit.
 from cython.parallel cimport parallel, prange, threadid
 
 from fastconv._native.dispatch cimport (
-    f32, f64, fc_tile, fc_walk, flush_denormals_on, flush_denormals_restore, real,
+    f32, f64, fc_tile, flush_denormals_on, flush_denormals_restore, real,
 )
 from fastconv._native.step cimport FMAS, Context, Step, team
-from fastconv._native.tiles cimport (
-    TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, gather_tile, outer_mr,
-    outer_nr, outer_tile, pack_panel, share,
-)
+from fastconv._native.tiles cimport TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, pack_panel, share
 
 from fastconv._native.conv import LEAKY_RELU, NONE
 from fastconv._native.dispatch import num_threads
@@ -41,21 +41,45 @@ from fastconv._native.step import Extent
 cdef enum:
     PLANES = 36
     LARGEST = 5             # window
-    TILES = 56              # of a task: the transformed windows are read once for so many
-    COLUMNS = 128           # outputs of a task that are multiplied and transformed at a time
+    LANES = 16              # no table's vector is wider
+    TILES = 12              # that a walk takes at a time, or the register tile's next multiple: what
+                            # is transformed should stay close to the registers
+    BLOCKS = 8              # such blocks in a task
+    UNCACHED = 1 << 14      # tiles · channels from which some lie in no cache and are fetched
     DEPTH = 32              # rows of a window that are turned over before they are transformed
-    SUMMED = 64             # tiles that a weight gradient transforms at a time
+    TOGETHER = 32 * 64      # IC · OC to which a weight gradient sums all its planes at a time,
+    FEW = 28                # of so many tiles;
+    SUMMED = 64             # else twelve planes of so many
     PIECES = 16             # of the tiles in a weight gradient, at most,
     COPIES = 1 << 22        # while their sums have no more elements than this
+    LEAST = 256             # and each has so many tiles
     SLAB = 2048             # elements of one task when pieces are added
-    WIDE = 256 * 256        # IC · OC from which transformed windows do not fit the caches
+    WIDE = 256 * 256        # IC · OC from which transformed windows do not fit the caches,
+    BLOCKED = 128 * 128     # and from which the sums of a weight gradient do not
     SHARED = 128            # tiles whose transforms are shared then
-    BLOCK = 56              # rows of a task's block of a weight gradient then
+    BLOCK = 64              # rows and columns of a task's block of a weight gradient then
+
+cdef enum Pair:             # of rows of planes, as csrc/kernels/winograd.inl has them
+    ENDS, NEAR, FAR, ALL
 
 
-cdef inline Py_ssize_t pitch(Py_ssize_t channels) noexcept nogil:
-    """From row to row of a transformed plane: whole vectors, rows out of step with the cache."""
-    return ceil_div(channels, WIDEST) * WIDEST + 16
+cdef inline Py_ssize_t row_size(Py_ssize_t channels) noexcept nogil:
+    """Elements of a tile's channels in a transformed plane: whole vectors."""
+    return ceil_div(channels, LANES) * LANES
+
+
+cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcept nogil:
+    """Planes are out of step with the cache."""
+    return tiles * row_size(channels) + LANES
+
+
+cdef inline Py_ssize_t whole_groups(Py_ssize_t tiles, Py_ssize_t group) noexcept nogil:
+    return ceil_div(tiles, group) * group
+
+
+cdef inline Py_ssize_t lanes_of(const real *x) noexcept nogil:
+    """Elements of a vector."""
+    return gather_nr(x) // 2
 
 
 # ---- geometry -----------------------------------------------------------------------------------
@@ -134,9 +158,10 @@ cdef class WinogradGeometry:
     @property
     def gradient_scratch(self):
         pieces = self.pieces(2**40)     # a batch for which tiles are no limit
-        by_rows = (self.lanes * row_lane_size(&self.forward)
-                   + pieces * 6 * self.forward.window * self.window)
-        return max(by_rows, blocks_scratch(&self.forward, self.lanes)) if self.wide else by_rows
+        if self.window >= BLOCKED:
+            return blocks_scratch(&self.forward, self.lanes)
+        return (self.lanes * pair_lane_size(&self.forward)
+                + pieces * 6 * self.forward.window * self.window)
 
     @property
     def window(self):
@@ -181,29 +206,36 @@ cdef inline Py_ssize_t image_tiles(const Map *g) noexcept nogil:
     return g.images * g.tiles[0] * g.tiles[1]
 
 
-cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcept nogil:
-    return tiles * pitch(channels) + 16
+cdef inline Py_ssize_t block_tiles(const real *x) noexcept nogil:
+    return ceil_div(<Py_ssize_t> TILES, gather_mr(x)) * gather_mr(x)
+
+
+cdef inline Py_ssize_t products_size(Py_ssize_t tiles) noexcept nogil:
+    """All products of some tiles with a panel."""
+    return PLANES * (tiles * WIDEST + LANES)
 
 
 cdef inline Py_ssize_t lane_size(const Map *g) noexcept nogil:
-    """Scratch of a thread in a walk: transformed inputs, products of some columns."""
-    return PLANES * (plane_size(TILES, g.depth) + plane_size(TILES, min(g.width, COLUMNS)))
+    """Scratch of a thread in a walk: transformed inputs and the products of a panel."""
+    cdef Py_ssize_t tiles = TILES + TALLEST     # of any table
+    return PLANES * plane_size(tiles, g.depth) + products_size(tiles)
 
 
 cdef inline Py_ssize_t panel_lane_size(const Map *g) noexcept nogil:
     """Scratch of a thread in a wide walk: a panel turned over, a row of its planes, products."""
-    return (6 + g.window * g.window) * g.depth * WIDEST + PLANES * plane_size(SHARED, WIDEST)
+    return (6 + g.window * g.window) * g.depth * WIDEST + products_size(SHARED)
 
 
 cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
     if g.depth * g.width < WIDE:
         return lanes * lane_size(g)
-    return PLANES * plane_size(SHARED, g.depth) + lanes * panel_lane_size(g)
+    return PLANES * plane_size(SHARED + TALLEST, g.depth) + lanes * panel_lane_size(g)
 
 
 cdef inline Py_ssize_t block_lane_size() noexcept nogil:
-    """Scratch of a thread that takes a block of a weight gradient: all planes, then half of it."""
-    return (PLANES + 6 * LARGEST) * BLOCK * WIDEST
+    """Scratch of a thread that takes a block of a weight gradient: a row of planes, then half of
+    all."""
+    return 6 * (1 + LARGEST) * BLOCK * BLOCK
 
 
 cdef inline Py_ssize_t blocks_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
@@ -211,9 +243,12 @@ cdef inline Py_ssize_t blocks_scratch(const Map *g, Py_ssize_t lanes) noexcept n
             + lanes * block_lane_size())
 
 
-cdef inline Py_ssize_t row_lane_size(const Map *g) noexcept nogil:
-    """Scratch of a thread in a weight gradient: a row of six planes of x, of dy and of sums."""
-    return 6 * (plane_size(SUMMED, g.depth) + plane_size(SUMMED, g.width) + g.depth * g.width + 16)
+cdef inline Py_ssize_t pair_lane_size(const Map *g) noexcept nogil:
+    """Scratch of a thread in a weight gradient: a pair of rows of x, of dy and of sums."""
+    cdef bint together = g.depth * g.width <= TOGETHER
+    cdef Py_ssize_t tiles = FEW if together else SUMMED
+    return (PLANES if together else 12) * (plane_size(tiles, g.depth) + plane_size(tiles, g.width)
+                                           + g.depth * g.width + LANES)
 
 
 cdef inline Py_ssize_t pieces_of(const Map *g, Py_ssize_t tiles) noexcept nogil:
@@ -223,7 +258,7 @@ cdef inline Py_ssize_t pieces_of(const Map *g, Py_ssize_t tiles) noexcept nogil:
     """
     cdef Py_ssize_t pieces = 1
     while (2 * pieces <= PIECES and 2 * pieces * 6 * g.window * g.depth * g.width <= COPIES
-           and 4 * pieces * SUMMED <= tiles):
+           and 2 * pieces * LEAST <= tiles):
         pieces *= 2
     return pieces
 
@@ -235,34 +270,66 @@ cdef inline void clip(Py_ssize_t start, Py_ssize_t size, Py_ssize_t extent, Py_s
     last[0] = max(first[0], min(size, extent - start))
 
 
-cdef inline Py_ssize_t find_tile(const Map *g, Py_ssize_t tile, Py_ssize_t *origin) noexcept nogil:
-    """The image that holds a tile, and its first output there."""
-    cdef Py_ssize_t rest = tile // g.tiles[1]
-    origin[1] = g.outputs * (tile % g.tiles[1])
-    origin[0] = g.outputs * (rest % g.tiles[0])
-    return rest // g.tiles[0]
+cdef struct Cursor:
+    Py_ssize_t image
+    Py_ssize_t[2] tile      # of the image: row and column
 
 
-cdef inline Py_ssize_t source_tile(const Map *g, Py_ssize_t index, fc_tile *tile) noexcept nogil:
+cdef inline Cursor find_tile(const Map *g, Py_ssize_t index) noexcept nogil:
+    cdef Cursor at
+    cdef Py_ssize_t rest = index // g.tiles[1]
+    at.tile[1], at.tile[0], at.image = index % g.tiles[1], rest % g.tiles[0], rest // g.tiles[0]
+    return at
+
+
+cdef inline void advance(const Map *g, Cursor *at) noexcept nogil:
+    at.tile[1] += 1
+    if at.tile[1] == g.tiles[1]:
+        at.tile[1] = 0
+        at.tile[0] += 1
+        if at.tile[0] == g.tiles[0]:
+            at.tile[0] = 0
+            at.image += 1
+
+
+cdef inline Py_ssize_t source_tile(const Map *g, const Cursor *at, fc_tile *tile) noexcept nogil:
     """The 6×6 inputs of a tile: elements from the first image to the first of them."""
     cdef Py_ssize_t[2] origin
-    cdef Py_ssize_t image = find_tile(g, index, origin), i
+    cdef Py_ssize_t i
     for i in range(2):
-        origin[i] -= g.pad[i]
+        origin[i] = g.outputs * at.tile[i] - g.pad[i]
         clip(origin[i], 6, g.src[i], &tile.first[i], &tile.last[i])
     tile.row_step, tile.pixel_step = g.src[1] * g.src_stride, g.src_stride
-    return ((image * g.src[0] + origin[0]) * g.src[1] + origin[1]) * g.src_stride
+    return ((at.image * g.src[0] + origin[0]) * g.src[1] + origin[1]) * g.src_stride
 
 
-cdef inline Py_ssize_t destination_tile(const Map *g, Py_ssize_t index,
+cdef inline Py_ssize_t destination_tile(const Map *g, const Cursor *at,
                                         fc_tile *tile) noexcept nogil:
     """The outputs of a tile: elements from the first image to the first of them."""
     cdef Py_ssize_t[2] origin
-    cdef Py_ssize_t image = find_tile(g, index, origin), i
+    cdef Py_ssize_t i
     for i in range(2):
+        origin[i] = g.outputs * at.tile[i]
         clip(origin[i], g.outputs, g.dst[i], &tile.first[i], &tile.last[i])
     tile.row_step, tile.pixel_step = g.dst[1] * g.dst_stride, g.dst_stride
-    return ((image * g.dst[0] + origin[0]) * g.dst[1] + origin[1]) * g.dst_stride
+    return ((at.image * g.dst[0] + origin[0]) * g.dst[1] + origin[1]) * g.dst_stride
+
+
+cdef void fetch(Py_ssize_t images, Py_ssize_t rows, const Py_ssize_t *tiles, Py_ssize_t row,
+                Py_ssize_t first, Py_ssize_t last, const real *x) noexcept nogil:
+    """Bring the share of an array that tiles first..last take.
+
+    ``images`` in all have ``rows`` rows of ``row`` elements each. Tiles are walked row by row, and
+    so is memory, but a tile is some rows high: it is brought that much earlier.
+    """
+    cdef Py_ssize_t count = tiles[0] * tiles[1], image = rows * row, lead = ceil_div(rows, tiles[0])
+    cdef Py_ssize_t start = first // count * image + first % count * image // count + lead * row
+    cdef Py_ssize_t end = last // count * image + last % count * image // count + lead * row
+    end = min(end, images * image)
+    if real is float:
+        f32.fetch_stretch(x + start, x + end)
+    else:
+        f64.fetch_stretch(x + start, x + end)
 
 
 # ---- windows ------------------------------------------------------------------------------------
@@ -350,70 +417,95 @@ cdef class WinogradWindows(Step):
 
 # ---- forward and input gradient -----------------------------------------------------------------
 
-cdef void transform_inputs(const Map *g, Py_ssize_t first, Py_ssize_t last, const real *x, real *v,
-                           Py_ssize_t plane) noexcept nogil:
+cdef void transform_inputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t start,
+                           const real *x, real *v, Py_ssize_t plane) noexcept nogil:
+    """Tiles first..last into planes whose first tile is number ``start``."""
+    cdef Py_ssize_t i, at, mr = gather_mr(x), lanes = lanes_of(x)
+    cdef Py_ssize_t group = ceil_div(g.depth, lanes) * lanes * mr
+    cdef Cursor cursor = find_tile(g, first)
     cdef fc_tile tile
-    cdef Py_ssize_t i, at
-    for i in range(first, last):
-        at = source_tile(g, i, &tile)
+    cdef real *to
+    for i in range(first - start, last - start):
+        at = source_tile(g, &cursor, &tile)
+        advance(g, &cursor)
+        to = v + i // mr * group + i % mr * lanes
         if real is float:
-            f32.winograd_input(&tile, g.depth, 0, 6, x + at, v, plane)
+            f32.winograd_input(&tile, g.depth, ALL, x + at, to, plane, mr * lanes)
         else:
-            f64.winograd_input(&tile, g.depth, 0, 6, x + at, v, plane)
-        v += pitch(g.depth)
+            f64.winograd_input(&tile, g.depth, ALL, x + at, to, plane, mr * lanes)
 
 
-cdef void multiply(Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols, const real *v,
-                   Py_ssize_t v_pitch, const real *u, real *m, Py_ssize_t m_pitch) noexcept nogil:
-    """One plane: m[tile][:cols] = v[tile][:depth] · u, a panel of at most NR columns."""
-    cdef const real *rows[TALLEST]
-    cdef real *ends[TALLEST]
-    cdef Py_ssize_t mr = gather_mr(v), count = ceil_div(tiles, mr), i, r, first, last
-    for i in range(count):
-        first, last = share(i, count, tiles), share(i + 1, count, tiles)
-        for r in range(last - first):
-            rows[r] = v + (first + r) * v_pitch
-            ends[r] = m + (first + r) * m_pitch
-        gather_tile(last - first, cols, 1, depth, <const real *const *> rows, NULL, &u,
-                    gather_nr(v), NULL, False, 0, <real> 0, False, <real *const *> ends)
+cdef inline void multiply(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t cols,
+                          const real *v, Py_ssize_t v_plane, const real *u, real *m,
+                          Py_ssize_t m_plane) noexcept nogil:
+    """Some planes with a panel of at most NR columns."""
+    if real is float:
+        f32.winograd_products(planes, tiles, depth, cols, v, v_plane, u, depth * gather_nr(u), m,
+                              m_plane)
+    else:
+        f64.winograd_products(planes, tiles, depth, cols, v, v_plane, u, depth * gather_nr(u), m,
+                              m_plane)
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
-                            const real *m, Py_ssize_t m_pitch, Py_ssize_t plane, const real *bias,
-                            int activation, real slope, real *y) noexcept nogil:
+                            const real *m, Py_ssize_t plane, const real *bias, int activation,
+                            real slope, real *y) noexcept nogil:
     cdef fc_tile tile
+    cdef Cursor cursor = find_tile(g, first)
     cdef Py_ssize_t i, at
-    for i in range(first, last):
-        at = destination_tile(g, i, &tile)
+    for i in range(last - first):
+        at = destination_tile(g, &cursor, &tile)
+        advance(g, &cursor)
         if real is float:
             f32.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
         else:
             f64.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
-        m += m_pitch
+        m += gather_nr(m)
 
 
-cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, const real *x, const real *u,
-                    const real *bias, int activation, real slope, real *y,
-                    real *scratch) noexcept nogil:
-    """Tiles first..last: inputs, products and outputs, some columns at a time."""
-    cdef Py_ssize_t nr = gather_nr(x), tiles = last - first, v_pitch = pitch(g.depth)
-    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), i, column, k, panel, end
-    cdef Py_ssize_t m_pitch, m_plane
-    cdef real *m = scratch + PLANES * plane_size(TILES, g.depth)
-    transform_inputs(g, first, last, x, scratch, v_plane)
-    for i in range(ceil_div(g.width, COLUMNS)):
-        column = i * COLUMNS
-        end = min(g.width, column + COLUMNS)
-        m_pitch = pitch(end - column)
-        m_plane = plane_size(tiles, end - column)
-        for k in range(PLANES):
-            for panel in range(column // nr, ceil_div(end, nr)):
-                multiply(tiles, g.depth, min(nr, g.width - panel * nr), scratch + k * v_plane,
-                         v_pitch, u + (panel * PLANES + k) * g.depth * nr,
-                         m + k * m_plane + panel * nr - column, m_pitch)
-        transform_outputs(g, first, last, end - column, m, m_pitch, m_plane,
-                          bias + column if bias is not NULL else NULL, activation, slope,
-                          y + column)
+cdef void walk_block(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t end,
+                     Py_ssize_t images, const real *x, const real *u, const real *bias,
+                     int activation, real slope, real *y, real *scratch) noexcept nogil:
+    """Tiles first..last: inputs, then products and outputs panel by panel.
+
+    While the products run, memory brings what will be written and tiles last..end, which follow.
+    """
+    cdef Py_ssize_t nr = gather_nr(x), tiles = last - first, panel, row, cols, slice
+    cdef Py_ssize_t panels = ceil_div(g.width, nr), slices = 6 * panels
+    cdef Py_ssize_t v_plane = plane_size(whole_groups(tiles, gather_mr(x)), g.depth)
+    cdef Py_ssize_t m_plane = tiles * nr + LANES, u_plane = g.depth * nr
+    cdef real *m = scratch + PLANES * v_plane
+    cdef real *out = y
+    transform_inputs(g, first, last, first, x, scratch, v_plane)
+    for panel in range(panels):
+        cols = min(nr, g.width - panel * nr)
+        for row in range(6):
+            slice = 6 * panel + row
+            if images > 0:
+                if panel == 0:
+                    fetch(images, g.dst[0], g.tiles, g.dst[1] * g.dst_stride,
+                          first + share(row, 6, tiles), first + share(row + 1, 6, tiles), y)
+                fetch(images, g.src[0], g.tiles, g.src[1] * g.src_stride,
+                      last + share(slice, slices, end - last),
+                      last + share(slice + 1, slices, end - last), x)
+            multiply(6, tiles, g.depth, cols, scratch + 6 * row * v_plane, v_plane,
+                     u + 6 * row * u_plane, m + 6 * row * m_plane, m_plane)
+        transform_outputs(g, first, last, cols, m, m_plane, bias, activation, slope, out)
+        u += PLANES * u_plane
+        out += nr
+        if bias is not NULL:
+            bias += nr
+
+
+cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t images,
+                    const real *x, const real *u, const real *bias, int activation, real slope,
+                    real *y, real *scratch) noexcept nogil:
+    """Tiles first..last block by block."""
+    cdef Py_ssize_t tiles = last - first, blocks = ceil_div(tiles, block_tiles(x)), i
+    for i in range(blocks):
+        walk_block(g, first + share(i, blocks, tiles), first + share(i + 1, blocks, tiles),
+                   first + share(min(i + 2, blocks), blocks, tiles), images, x, u, bias,
+                   activation, slope, y, scratch)
 
 
 cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
@@ -421,26 +513,27 @@ cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const rea
                      real *scratch) noexcept nogil:
     """As `walk`, from transformed windows: tiles are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i
+    cdef Py_ssize_t images = c.n * g.images if tiles * (g.depth + g.width) >= UNCACHED else 0
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
     threads = min(threads, <int> lanes)
-    tasks = ceil_div(tiles, TILES)
+    tasks = ceil_div(tiles, BLOCKS * block_tiles(x))
     tasks = min(tiles, ceil_div(tasks, threads) * threads)
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(tasks, schedule="dynamic"):
-            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), x, u, bias,
+            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), images, x, u, bias,
                       activation, slope, y, scratch + threadid() * lane_size(g))
         flush_denormals_restore(mode)
 
 
 cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
-                     Py_ssize_t last, const real *v, const real *w, const real *bias,
-                     int activation, real slope, real *y, real *scratch) noexcept nogil:
+                     Py_ssize_t last, const real *v, Py_ssize_t v_plane, const real *w,
+                     const real *bias, int activation, real slope, real *y,
+                     real *scratch) noexcept nogil:
     """One panel of columns for tiles first..last, whose transformed inputs are v."""
     cdef Py_ssize_t nr = gather_nr(v), column = panel * nr, cols = min(nr, g.width - column)
-    cdef Py_ssize_t tiles = last - first, plane = plane_size(tiles, nr), row, j
-    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), size = g.depth * nr
+    cdef Py_ssize_t tiles = last - first, m_plane = tiles * nr + LANES, size = g.depth * nr, row
     cdef real *u = scratch + g.window * g.window * size
     cdef real *m = u + 6 * size
     if backward:
@@ -451,10 +544,9 @@ cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t f
         else:
             window_rows(g, g.depth, cols, <int> row, <int> row + 1, w + column,
                         g.depth * g.width, g.width, u, size)
-        for j in range(6):
-            multiply(tiles, g.depth, cols, v + (6 * row + j) * v_plane, pitch(g.depth),
-                     u + j * size, m + (6 * row + j) * plane, pitch(nr))
-    transform_outputs(g, first, last, cols, m, pitch(nr), plane,
+        multiply(6, tiles, g.depth, cols, v + 6 * row * v_plane, v_plane, u,
+                 m + 6 * row * m_plane, m_plane)
+    transform_outputs(g, first, last, cols, m, m_plane,
                       bias + column if bias is not NULL else NULL, activation, slope, y + column)
 
 
@@ -463,21 +555,21 @@ cdef void walk_wide(const Context *c, const Map *g, bint backward, Py_ssize_t la
                     real *y, real *scratch) noexcept nogil:
     """As `walk`, from the weights themselves: panels are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), chunks = ceil_div(tiles, SHARED), k, i
-    cdef Py_ssize_t first, last, panels = ceil_div(g.width, gather_nr(x))
-    cdef Py_ssize_t shared = PLANES * plane_size(SHARED, g.depth)
+    cdef Py_ssize_t first, last, panels = ceil_div(g.width, gather_nr(x)), v_plane
+    cdef real *own = scratch + PLANES * plane_size(SHARED + TALLEST, g.depth)
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
     threads = min(threads, <int> lanes)
     for k in range(chunks):
         first, last = share(k, chunks, tiles), share(k + 1, chunks, tiles)
+        v_plane = plane_size(whole_groups(last - first, gather_mr(x)), g.depth)
         with parallel(num_threads=threads):
             mode = flush_denormals_on()
             for i in prange(first, last, schedule="static"):
-                transform_inputs(g, i, i + 1, x, scratch + (i - first) * pitch(g.depth),
-                                 plane_size(last - first, g.depth))
+                transform_inputs(g, i, i + 1, first, x, scratch, v_plane)
             for i in prange(panels, schedule="dynamic"):
-                panel_task(g, backward, i, first, last, scratch, w, bias, activation, slope, y,
-                           scratch + shared + threadid() * panel_lane_size(g))
+                panel_task(g, backward, i, first, last, scratch, v_plane, w, bias, activation,
+                           slope, y, own + threadid() * panel_lane_size(g))
             flush_denormals_restore(mode)
 
 
@@ -582,142 +674,157 @@ cdef class WinogradInputGradient(_Walk):
 
 # ---- weight gradient ----------------------------------------------------------------------------
 
-cdef void transform_rows(const Map *g, int row0, int row1, Py_ssize_t first, Py_ssize_t last,
+cdef void transform_pair(const Map *g, Pair pair, Py_ssize_t first, Py_ssize_t last,
                          const real *x, const real *dy, real *v, Py_ssize_t v_plane, real *z,
-                         Py_ssize_t z_plane) noexcept nogil:
-    """Rows row0..row1 of six planes of x and of dy for some tiles."""
+                         Py_ssize_t z_plane, Py_ssize_t tiles) noexcept nogil:
+    """Planes of x and of dy for tiles first..last, in groups of ``tiles`` tiles."""
+    cdef Py_ssize_t i, at, to, lanes = lanes_of(x), block = tiles * lanes
+    cdef Cursor cursor = find_tile(g, first)
     cdef fc_tile source, end
-    cdef Py_ssize_t i, at, to
-    for i in range(first, last):
-        at, to = source_tile(g, i, &source), destination_tile(g, i, &end)
+    for i in range(last - first):
+        at, to = source_tile(g, &cursor, &source), destination_tile(g, &cursor, &end)
+        advance(g, &cursor)
         if real is float:
-            f32.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
-            f32.winograd_gradient(g.window, &end, g.width, row0, row1, dy + to, z, z_plane)
+            f32.winograd_input(&source, g.depth, pair, x + at, v, v_plane, block)
+            f32.winograd_gradient(g.window, &end, g.width, pair, dy + to, z, z_plane, block)
         else:
-            f64.winograd_input(&source, g.depth, row0, row1, x + at, v, v_plane)
-            f64.winograd_gradient(g.window, &end, g.width, row0, row1, dy + to, z, z_plane)
-        v += pitch(g.depth)
-        z += pitch(g.width)
+            f64.winograd_input(&source, g.depth, pair, x + at, v, v_plane, block)
+            f64.winograd_gradient(g.window, &end, g.width, pair, dy + to, z, z_plane, block)
+        v += lanes
+        z += lanes
 
 
-cdef void add_products(const Map *g, Py_ssize_t tiles, Py_ssize_t depth, Py_ssize_t width,
-                       const real *v, const real *z, real *sums,
-                       bint accumulate) noexcept nogil:
-    """One plane: sums[depth][width] (+)= Σ over tiles of v · z."""
-    cdef fc_walk walk
-    cdef Py_ssize_t mr = outer_mr(v), nr = outer_nr(v), count = ceil_div(depth, mr)
-    cdef Py_ssize_t i, panel, column, first, last, cols
-    walk.count, walk.x_step, walk.dy_step = [1, 1, tiles], [0, 0, 0], [0, 0, 0]
-    walk.x_step[2], walk.dy_step[2] = pitch(g.depth), pitch(g.width)
-    for panel in range(ceil_div(width, nr)):
-        column = panel * nr
-        cols = min(nr, width - column)
-        for i in range(count):
-            first, last = share(i, count, depth), share(i + 1, count, depth)
-            outer_tile(last - first, cols, &walk, v + first, z + column,
-                       sums + first * width + column, width, accumulate, False)
-
-
-cdef void gradient_task(const Map *g, int row, Py_ssize_t first, Py_ssize_t last, const real *x,
-                        const real *dy, real *half, real *scratch) noexcept nogil:
-    """One row of planes summed over tiles first..last, then its columns of the window."""
-    cdef Py_ssize_t v_plane = plane_size(SUMMED, g.depth), z_plane = plane_size(SUMMED, g.width)
-    cdef Py_ssize_t window = g.depth * g.width, block, start, end, j
-    cdef real *z = scratch + 6 * v_plane
-    cdef real *sums = z + 6 * z_plane
-    for block in range(ceil_div(last - first, SUMMED)):
-        start = first + block * SUMMED
-        end = min(last, start + SUMMED)
-        transform_rows(g, row, row + 1, start, end, x, dy, scratch, v_plane, z, z_plane)
-        for j in range(6):
-            add_products(g, end - start, g.depth, g.width, scratch + j * v_plane, z + j * z_plane,
-                         sums + j * (window + 16), block > 0)
+cdef inline void add_products(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
+                              Py_ssize_t width, const real *v, Py_ssize_t v_plane, const real *z,
+                              Py_ssize_t z_plane, Py_ssize_t block, real *sums, Py_ssize_t plane,
+                              bint accumulate) noexcept nogil:
+    """sums[depth][width] (+)= Σ over tiles of v · z, for some planes."""
     if real is float:
-        f32.winograd_window_half(g.window, window, sums, window + 16, half, window)
+        f32.winograd_sums(planes, tiles, depth, width, v, v_plane, block, z, z_plane, block, sums,
+                          plane, width, accumulate)
     else:
-        f64.winograd_window_half(g.window, window, sums, window + 16, half, window)
+        f64.winograd_sums(planes, tiles, depth, width, v, v_plane, block, z, z_plane, block, sums,
+                          plane, width, accumulate)
+
+
+cdef inline void half_of(const Map *g, Py_ssize_t count, const real *sums, Py_ssize_t plane,
+                         real *half) noexcept nogil:
+    """A row of six planes to the window's columns."""
+    if real is float:
+        f32.winograd_window_half(g.window, count, sums, plane, half, count)
+    else:
+        f64.winograd_window_half(g.window, count, sums, plane, half, count)
+
+
+cdef inline void window_gradient(const Map *g, Py_ssize_t count, Py_ssize_t pieces,
+                                 const real *half, Py_ssize_t plane, bint accumulate,
+                                 real *dw) noexcept nogil:
+    """The columns of all rows to taps."""
+    if real is float:
+        f32.winograd_window_gradient(g.window, count, pieces, half, plane, accumulate, dw,
+                                     g.depth * g.width)
+    else:
+        f64.winograd_window_gradient(g.window, count, pieces, half, plane, accumulate, dw,
+                                     g.depth * g.width)
+
+
+cdef void gradient_task(const Map *g, Pair pair, Py_ssize_t first, Py_ssize_t last,
+                        Py_ssize_t images, const real *x, const real *dy, real *half,
+                        real *scratch) noexcept nogil:
+    """One pair of rows of planes summed over tiles first..last, or all, then their columns of the
+    window. Meanwhile memory brings the tiles that follow."""
+    cdef Py_ssize_t rows = 6 if pair == ALL else 2, tiles = FEW if pair == ALL else SUMMED
+    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), z_plane = plane_size(tiles, g.width)
+    cdef Py_ssize_t window = g.depth * g.width, plane = window + LANES
+    cdef Py_ssize_t count = last - first, blocks = ceil_div(count, tiles), i, j, row
+    cdef Py_ssize_t start, end, next, soon, later
+    cdef real *z = scratch + 6 * rows * v_plane
+    cdef real *sums = z + 6 * rows * z_plane
+    for i in range(blocks):
+        start, end = first + share(i, blocks, count), first + share(i + 1, blocks, count)
+        next = first + share(min(i + 2, blocks), blocks, count) - end
+        transform_pair(g, pair, start, end, x, dy, scratch, v_plane, z, z_plane, tiles)
+        for j in range(rows):
+            if images > 0:
+                soon, later = end + share(j, rows, next), end + share(j + 1, rows, next)
+                fetch(images, g.src[0], g.tiles, g.src[1] * g.src_stride, soon, later, x)
+                fetch(images, g.dst[0], g.tiles, g.dst[1] * g.dst_stride, soon, later, dy)
+            add_products(6, end - start, g.depth, g.width, scratch + 6 * j * v_plane, v_plane,
+                         z + 6 * j * z_plane, z_plane, tiles * lanes_of(x), sums + 6 * j * plane,
+                         plane, i > 0)
+    for j in range(rows):
+        row = j if pair == ALL else 5 * j if pair == ENDS else 2 * pair - 1 + j
+        half_of(g, window, sums + 6 * j * plane, plane, half + row * g.window * window)
 
 
 cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t column,
                      const real *v, Py_ssize_t v_plane, const real *z, Py_ssize_t z_plane,
                      real *dw, bint accumulate, real *sums) noexcept nogil:
-    """A block of dw, BLOCK rows and a panel of columns at most, from all planes and tiles."""
-    cdef Py_ssize_t rows = min(<Py_ssize_t> BLOCK, g.depth - row), size, i, k, first
-    cdef Py_ssize_t cols = min(outer_nr(v), g.width - column), window = g.depth * g.width
-    cdef real *half = sums + PLANES * BLOCK * WIDEST
-    size = rows * cols
-    for i in range(PLANES):
-        for k in range(ceil_div(tiles, SUMMED)):
-            first = k * SUMMED
-            add_products(g, min(<Py_ssize_t> SUMMED, tiles - first), rows, cols,
-                         v + i * v_plane + first * pitch(g.depth) + row,
-                         z + i * z_plane + first * pitch(g.width) + column, sums + i * size,
-                         k > 0)
+    """A block of dw, BLOCK rows and columns at most, from all planes of some tiles."""
+    cdef Py_ssize_t rows = min(<Py_ssize_t> BLOCK, g.depth - row), i
+    cdef Py_ssize_t cols = min(<Py_ssize_t> BLOCK, g.width - column), size = rows * cols
+    cdef real *half = sums + 6 * BLOCK * BLOCK
+    v += row * tiles
+    z += column * tiles
     for i in range(6):
-        if real is float:
-            f32.winograd_window_half(g.window, size, sums + 6 * i * size, size,
-                                     half + g.window * i * size, size)
-        else:
-            f64.winograd_window_half(g.window, size, sums + 6 * i * size, size,
-                                     half + g.window * i * size, size)
+        add_products(6, tiles, rows, cols, v + 6 * i * v_plane, v_plane, z + 6 * i * z_plane,
+                     z_plane, tiles * lanes_of(v), sums, size, False)
+        half_of(g, size, sums, size, half + i * g.window * size)
     dw += row * g.width + column
     for i in range(rows):
-        if real is float:
-            f32.winograd_window_gradient(g.window, cols, 1, half + i * cols, size, accumulate,
-                                         dw + i * g.width, window)
-        else:
-            f64.winograd_window_gradient(g.window, cols, 1, half + i * cols, size, accumulate,
-                                         dw + i * g.width, window)
+        window_gradient(g, cols, 1, half + i * cols, size, accumulate, dw + i * g.width)
 
 
 cdef void gradient_by_blocks(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
                              const real *dy, real *dw, real *scratch,
                              bint accumulate) noexcept nogil:
-    """dw (+)= Σ over the tiles of all samples, which are few."""
-    cdef Py_ssize_t tiles = c.n * image_tiles(g), rows = ceil_div(g.depth, BLOCK), i
-    cdef Py_ssize_t nr = outer_nr(x), columns = ceil_div(g.width, nr)
-    cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), z_plane = plane_size(tiles, g.width)
-    cdef real *z = scratch + PLANES * v_plane
-    cdef real *lane = z + PLANES * z_plane
+    """dw (+)= Σ over the tiles of all samples: blocks of dw are the tasks."""
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), chunks = ceil_div(tiles, SHARED), k, i
+    cdef Py_ssize_t rows = ceil_div(g.depth, BLOCK), columns = ceil_div(g.width, BLOCK)
+    cdef Py_ssize_t first, last, count, v_plane, z_plane, lane = lanes_of(x)
+    cdef real *z = scratch + PLANES * plane_size(SHARED, g.depth)
+    cdef real *own = z + PLANES * plane_size(SHARED, g.width)
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
     threads = min(threads, <int> lanes)
-    with parallel(num_threads=threads):
-        mode = flush_denormals_on()
-        for i in prange(tiles, schedule="static"):
-            transform_rows(g, 0, 6, i, i + 1, x, dy, scratch + i * pitch(g.depth), v_plane,
-                           z + i * pitch(g.width), z_plane)
-        for i in prange(rows * columns, schedule="dynamic"):
-            block_task(g, tiles, i % rows * BLOCK, i // rows * nr, scratch, v_plane, z, z_plane,
-                       dw, accumulate, lane + threadid() * block_lane_size())
-        flush_denormals_restore(mode)
+    for k in range(chunks):
+        first, last = share(k, chunks, tiles), share(k + 1, chunks, tiles)
+        count = last - first
+        v_plane, z_plane = plane_size(count, g.depth), plane_size(count, g.width)
+        with parallel(num_threads=threads):
+            mode = flush_denormals_on()
+            for i in prange(first, last, schedule="static"):
+                transform_pair(g, ALL, i, i + 1, x, dy, scratch + (i - first) * lane, v_plane,
+                               z + (i - first) * lane, z_plane, count)
+            for i in prange(rows * columns, schedule="dynamic"):
+                block_task(g, count, i % rows * BLOCK, i // rows * BLOCK, scratch, v_plane, z,
+                           z_plane, dw, accumulate or k > 0, own + threadid() * block_lane_size())
+            flush_denormals_restore(mode)
 
 
-cdef void gradient_by_rows(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
-                           const real *dy, real *dw, real *scratch,
-                           bint accumulate) noexcept nogil:
-    """dw (+)= Σ over the tiles of all samples, row by row of the planes."""
+cdef void gradient_by_pairs(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
+                            const real *dy, real *dw, real *scratch,
+                            bint accumulate) noexcept nogil:
+    """dw (+)= Σ over the tiles of all samples: pairs of rows of planes are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), pieces = pieces_of(g, tiles), i, first, count
-    cdef Py_ssize_t window = g.depth * g.width, lane = row_lane_size(g)
+    cdef Py_ssize_t window = g.depth * g.width, lane = pair_lane_size(g)
+    cdef Py_ssize_t images = c.n * g.images if tiles * (g.depth + g.width) >= UNCACHED else 0
+    cdef Py_ssize_t pairs = 1 if window <= TOGETHER else 3
     cdef real *half = scratch + lanes * lane     # [piece][row][column][IC][OC]
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * window / FMAS)
     threads = min(threads, <int> lanes)
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
-        for i in prange(6 * pieces, schedule="dynamic"):
-            gradient_task(g, <int> (i % 6), share(i // 6, pieces, tiles),
-                          share(i // 6 + 1, pieces, tiles), x, dy, half + i * g.window * window,
+        for i in prange(pairs * pieces, schedule="dynamic"):
+            gradient_task(g, <Pair> (i % pairs) if pairs > 1 else ALL,
+                          share(i // pairs, pieces, tiles), share(i // pairs + 1, pieces, tiles),
+                          images, x, dy, half + i // pairs * 6 * g.window * window,
                           scratch + threadid() * lane)
         for i in prange(ceil_div(window, SLAB), schedule="static"):
             first = i * SLAB
             count = min(<Py_ssize_t> SLAB, window - first)
-            if real is float:
-                f32.winograd_window_gradient(g.window, count, pieces, half + first, window,
-                                             accumulate, dw + first, window)
-            else:
-                f64.winograd_window_gradient(g.window, count, pieces, half + first, window,
-                                             accumulate, dw + first, window)
+            window_gradient(g, count, pieces, half + first, window, accumulate, dw + first)
         flush_denormals_restore(mode)
 
 
@@ -725,10 +832,10 @@ cdef void weight_gradient(const Context *c, const Map *g, Py_ssize_t lanes, cons
                           const real *dy, real *dw, real *scratch,
                           bint accumulate) noexcept nogil:
     """dw (+)= Σ over the tiles of all samples."""
-    if g.depth * g.width >= WIDE and c.n * image_tiles(g) <= SHARED:
+    if g.depth * g.width >= BLOCKED:
         gradient_by_blocks(c, g, lanes, x, dy, dw, scratch, accumulate)
     else:
-        gradient_by_rows(c, g, lanes, x, dy, dw, scratch, accumulate)
+        gradient_by_pairs(c, g, lanes, x, dy, dw, scratch, accumulate)
 
 
 cdef class WinogradWeightGradient(Step):
