@@ -702,6 +702,13 @@ def spoil(name):
     return change
 
 
+def swap(model, name):
+    for entry in model.graph.initializer:
+        if entry.name == name:
+            value = onnx.numpy_helper.to_array(entry)[:, ::-1]
+            entry.CopyFrom(onnx.numpy_helper.from_array(value.copy(), name))
+
+
 @pytest.mark.parametrize("name", ["conv_a/kernel", "conv_b/bias", "dense_a/kernel"])
 def test_a_file_that_fails_leaves_nothing_behind(name, tmp_path, monkeypatch):
     tampered(monkeypatch, spoil(name))
@@ -709,6 +716,29 @@ def test_a_file_that_fails_leaves_nothing_behind(name, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=rf"dense_b.*first layer that differs is {layer} \("):
         mnist_net().export(tmp_path / "m.onnx", input_range=(0.5, 1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_float64_is_asked_about_the_sample_that_loses_more_digits(tmp_path, monkeypatch):
+    # logits 3000 apart: rounding decides between two classes, but not for the first sample, to
+    # which float64 is limited
+    model = fc.Sequential([layers.Input((4096,)), layers.Dense(2, activation="softmax", name="d")])
+    rng = np.random.default_rng(3)
+    weight = 100 * rng.standard_normal((4096, 2))
+    weight[:, 1] = weight[::-1, 0]  # a palindrome's logits are equal, up to the order of the sum
+    model.layers[-1].weight.assign(weight.astype(np.float32))
+    half = rng.random((3, 2048), np.float32)
+    x = np.concatenate([half, half[:, ::-1]], axis=1)
+    x[0] = rng.random(4096)
+    monkeypatch.setattr(proof, "FLOAT64_WORK", 0)
+    report = model.export(tmp_path / "m.onnx", samples=x)
+    assert report.tolerance > 4 * proof.FLOOR
+    assert report.largest_error <= report.tolerance
+    props = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    about = metadata.decode(props)
+    assert about["samples"]["tolerance"] == {"d": report.tolerance}
+    tampered(monkeypatch, lambda model: swap(model, "d/kernel"))  # what is wrong stays refused
+    with pytest.raises(ExportError, match="away from the trainer's"):
+        model.export(tmp_path / "m.onnx", samples=x)
 
 
 def test_a_file_that_fails_leaves_the_old_one_alone(tmp_path, monkeypatch):

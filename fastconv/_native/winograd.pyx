@@ -10,17 +10,19 @@ Forward and the input gradient are one walk: the input gradient is a convolution
 flipped window. A task takes some tiles through all of it, so that what is transformed stays in the
 caches: inputs, then panel by panel 36 products and outputs. The transformed windows, a multiple of
 the weights, are made once and shared, [panel][plane][IC][NR]. Where they would not fit the caches
-(`wide`) it is the other way round: transformed inputs of some tiles are shared, and a task takes one
-panel of the weights through all of it, transformed six planes at a time. Both give the same bits.
+(`wide`) it is the other way round: transformed inputs of some tiles are shared, and a task takes
+one panel of the weights through all of it, transformed six planes at a time. Both give the same
+bits.
 
 A transformed plane has its tiles in groups, and of a group one vector of channels of all tiles
 together: the products find every tile at a fixed distance, without pointers, and run at the peak.
+What is read and written next is fetched from memory while they run.
 
 The weight gradient sums over tiles. The planes fall into three pairs of rows that never meet before
-the end; a task is one pair and one piece of the tiles. It sums its twelve planes, IC × OC each, turns
-them into the window's columns, and at the end rows and pieces are added in their order and turned
-into taps. Where channels are many, all planes of some tiles are shared instead, and a task is a block
-of IC × OC.
+the end; a task is one pair (or all, where channels are few) and one piece of the tiles. It sums its
+planes, IC × OC each, turns them into the window's columns, and at the end rows and pieces are added
+in their order and turned into taps. Where channels are many, all planes of some tiles are shared
+instead, and a task is a block of IC × OC.
 
 A tile's sums never look at other tiles, pieces are a function of shape and batch size: so threads
 change no bit.
@@ -32,7 +34,9 @@ from fastconv._native.dispatch cimport (
     f32, f64, fc_tile, flush_denormals_on, flush_denormals_restore, real,
 )
 from fastconv._native.step cimport FMAS, Context, Step, team
-from fastconv._native.tiles cimport TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, pack_panel, share
+from fastconv._native.tiles cimport (
+    TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, pack_panel, share,
+)
 
 from fastconv._native.conv import LEAKY_RELU, NONE
 from fastconv._native.dispatch import num_threads
@@ -42,8 +46,7 @@ cdef enum:
     PLANES = 36
     LARGEST = 5             # window
     LANES = 16              # no table's vector is wider
-    TILES = 12              # that a walk takes at a time, or the register tile's next multiple: what
-                            # is transformed should stay close to the registers
+    TILES = 12              # of a walk at a time; more of them push one another out of the caches
     BLOCKS = 8              # such blocks in a task
     UNCACHED = 1 << 14      # tiles · channels from which some lie in no cache and are fetched
     DEPTH = 32              # rows of a window that are turned over before they are transformed
@@ -452,8 +455,8 @@ cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_
                             real slope, real *y) noexcept nogil:
     cdef fc_tile tile
     cdef Cursor cursor = find_tile(g, first)
-    cdef Py_ssize_t i, at
-    for i in range(last - first):
+    cdef Py_ssize_t _i, at
+    for _i in range(last - first):
         at = destination_tile(g, &cursor, &tile)
         advance(g, &cursor)
         if real is float:
@@ -678,10 +681,10 @@ cdef void transform_pair(const Map *g, Pair pair, Py_ssize_t first, Py_ssize_t l
                          const real *x, const real *dy, real *v, Py_ssize_t v_plane, real *z,
                          Py_ssize_t z_plane, Py_ssize_t tiles) noexcept nogil:
     """Planes of x and of dy for tiles first..last, in groups of ``tiles`` tiles."""
-    cdef Py_ssize_t i, at, to, lanes = lanes_of(x), block = tiles * lanes
+    cdef Py_ssize_t _i, at, to, lanes = lanes_of(x), block = tiles * lanes
     cdef Cursor cursor = find_tile(g, first)
     cdef fc_tile source, end
-    for i in range(last - first):
+    for _i in range(last - first):
         at, to = source_tile(g, &cursor, &source), destination_tile(g, &cursor, &end)
         advance(g, &cursor)
         if real is float:

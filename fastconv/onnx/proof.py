@@ -32,6 +32,11 @@ from fastconv.shapes import known
 
 Arrays = dict[str, np.ndarray]
 
+
+class OutsideTolerance(ExportError):
+    """The file runs, and gives something else than the trainer."""
+
+
 FLOOR = 1e-5  # no tolerance below this share of the scale
 SLACK = 4  # how much further than float32 itself the file may be from the trainer
 FLOAT64_WORK = 4e9  # multiply-adds spent on float64, beyond its first sample
@@ -52,6 +57,8 @@ class Reference:
     winograd_error : list of float
         Per output: how far Winograd's convolutions, by which the trainer predicts, lie from the
         direct ones, with which the file is compared.
+    complete : bool
+        float64 was asked about every sample.
     """
 
     batches: list[list[np.ndarray]]
@@ -59,6 +66,7 @@ class Reference:
     scale: list[float]
     float32_error: list[float]
     winograd_error: list[float]
+    complete: bool
 
     @property
     def tolerance(self) -> list[float]:
@@ -96,14 +104,17 @@ def copy_in(graph: Graph, dtype: str) -> Graph:
     return Graph([tensors[t] for t in graph.inputs], [tensors[t] for t in graph.outputs])
 
 
-def measure(graph: Graph, batches: list[list[np.ndarray]]) -> Reference:
-    """Run the trainer in float32 and float64."""
+def measure(graph: Graph, batches: list[list[np.ndarray]], thorough: bool = False) -> Reference:
+    """Run the trainer in float32 and float64; in the latter, which is slow, all samples of a large
+    network only where that is ``thorough``."""
     outputs = [run_trainer(graph, batch) for batch in batches]
     twin = copy_in(graph, "float64")
     scale = [0.0] * len(graph.outputs)
     distance = [0.0] * len(graph.outputs)
+    complete = True
     for batch, found in zip(batches, outputs, strict=True):
-        n = _float64_samples(graph, batch)
+        n = len(batch[0]) if thorough else _float64_samples(graph, batch)
+        complete &= n == len(batch[0])
         exact = run_trainer(twin, [x[:n] for x in batch], double=True)
         for i, (y, z) in enumerate(zip(found, exact, strict=True)):
             if not np.isfinite(y).all():
@@ -116,10 +127,8 @@ def measure(graph: Graph, batches: list[list[np.ndarray]]) -> Reference:
         float(np.abs(y - z).max())
         for y, z in zip(run_trainer(graph, batches[0], convolution="auto"), outputs[0], strict=True)
     ]
-    return Reference(
-        batches, outputs, scale,
-        *([d / s for d, s in zip(found, scale, strict=True)] for found in (distance, winograd)),
-    )  # fmt: skip
+    shares = [[d / s for d, s in zip(d, scale, strict=True)] for d in (distance, winograd)]
+    return Reference(batches, outputs, scale, *shares, complete)
 
 
 def _float64_samples(graph: Graph, batch: Sequence[np.ndarray]) -> int:
@@ -165,7 +174,7 @@ def prove(
             share = error / reference.tolerance[i]
             if not share <= 1:
                 where = _first_difference(path, graph, tensors, reference, time_cap)
-                raise ExportError(
+                raise OutsideTolerance(
                     f"{runtime} gives an output {tensor.name!r} that is {error:.2g} of its scale "
                     f"away from the trainer's, in a batch of {len(got[tensor.name])} "
                     f"(tolerance {reference.tolerance[i]:.2g}){where}"
