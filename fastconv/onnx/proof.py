@@ -127,8 +127,11 @@ def measure(graph: Graph, batches: list[list[np.ndarray]], thorough: bool = Fals
         float(np.abs(y - z).max())
         for y, z in zip(run_trainer(graph, batches[0], convolution="auto"), outputs[0], strict=True)
     ]
-    shares = [[d / s for d, s in zip(d, scale, strict=True)] for d in (distance, winograd)]
-    return Reference(batches, outputs, scale, *shares, complete)
+    lost, by_winograd = (
+        [value / size for value, size in zip(found, scale, strict=True)]
+        for found in (distance, winograd)
+    )
+    return Reference(batches, outputs, scale, lost, by_winograd, complete)
 
 
 def _float64_samples(graph: Graph, batch: Sequence[np.ndarray]) -> int:
