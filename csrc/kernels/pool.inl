@@ -199,6 +199,12 @@ INLINE real average_weight(const fc_window *g, int count_padding, span d, span h
     return 1 / (real)((d.hi - d.lo) * (h.hi - h.lo) * (w.hi - w.lo));
 }
 
+/* Whether every window of a row has all its columns inside the image. */
+INLINE int columns_are_inside(const fc_window *g)
+{
+    return g->pad[2] == 0 && (g->out[2] - 1) * g->stride[2] + g->window[2] <= g->in[2];
+}
+
 INLINE int windows_are_separate(const fc_window *g)
 {
     return g->stride[0] >= g->window[0] && g->stride[1] >= g->window[1] &&
@@ -248,10 +254,14 @@ static void spread_row(const fc_window *g, ptrdiff_t channels, int count_padding
                                g->pad[1] - h.lo * g->stride[1]) *
                               g->window[2];
         const span td = taps_inside(g, 0, d.lo), th = taps_inside(g, 1, h.lo);
+        const span columns = {0, g->window[2]};
+        const int inside = columns_are_inside(g);
+        real weight = index.p ? 1 : average_weight(g, count_padding, td, th, columns);
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
-            const span tw = taps_inside(g, 2, ow);
+            const span tw = inside ? columns : taps_inside(g, 2, ow);
             const ptrdiff_t start = ow * g->stride[2] - g->pad[2], o = first + ow;
-            const real weight = index.p ? 1 : average_weight(g, count_padding, td, th, tw);
+            if (!inside && !index.p)
+                weight = average_weight(g, count_padding, td, th, tw);
             zero_pixels(dx, dx_stride, channels, done, start + tw.lo);
             done = start + tw.hi;
             if (tw.lo == 0 && tw.hi == 2) /* the common window, unrolled */
@@ -387,11 +397,17 @@ static void average_pool_forward(const fc_window *g, ptrdiff_t channels, int cou
         const span d = taps_inside(g, 0, r.d), h = taps_inside(g, 1, r.h);
         const ptrdiff_t top = (r.sample * g->in[0] + r.d * g->stride[0] - g->pad[0]) * g->in[1] +
                               r.h * g->stride[1] - g->pad[1];
+        const span one = {0, 1}, columns = {0, g->window[2]};
+        const int inside = columns_are_inside(g);
+        ptrdiff_t side = whole_square(g, h, columns);
+        real share = average_weight(g, count_padding, d, h, columns);
         for (ptrdiff_t ow = 0; ow < g->out[2]; ow++) {
-            const span w = taps_inside(g, 2, ow), one = {0, 1};
-            const real share = average_weight(g, count_padding, d, h, w);
+            const span w = inside ? columns : taps_inside(g, 2, ow);
             const ptrdiff_t at = (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
-            const ptrdiff_t side = whole_square(g, h, w);
+            if (!inside) {
+                share = average_weight(g, count_padding, d, h, w);
+                side = whole_square(g, h, w);
+            }
             real *yo = y + (row * g->out[2] + ow) * y_stride;
             if (side == 2)
                 average_pixel(g, one, (span){0, 2}, (span){0, 2}, share, channels, x, at, x_stride,
