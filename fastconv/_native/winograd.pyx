@@ -46,6 +46,7 @@ cdef enum:
     PLANES = 36
     LARGEST = 5             # window
     LANES = 16              # no table's vector is wider
+    NARROWEST = 4           # and no panel narrower
     TILES = 12              # of a walk at a time; more of them push one another out of the caches
     BLOCKS = 8              # such blocks in a task
     UNCACHED = 1 << 14      # tiles · channels from which some lie in no cache and are fetched
@@ -74,6 +75,11 @@ cdef inline Py_ssize_t row_size(Py_ssize_t channels) noexcept nogil:
 cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcept nogil:
     """Planes are out of step with the cache."""
     return tiles * row_size(channels) + LANES
+
+
+cdef inline Py_ssize_t window_plane(Py_ssize_t depth, Py_ssize_t columns) noexcept nogil:
+    """Elements from plane to plane of transformed windows, or of sums; out of step as well."""
+    return depth * columns + LANES
 
 
 cdef inline Py_ssize_t whole_groups(Py_ssize_t tiles, Py_ssize_t group) noexcept nogil:
@@ -164,7 +170,7 @@ cdef class WinogradGeometry:
         if self.window >= BLOCKED:
             return blocks_scratch(&self.forward, self.lanes)
         return (self.lanes * pair_lane_size(&self.forward)
-                + pieces * 6 * self.forward.window * self.window)
+                + pieces * 6 * self.forward.window * (self.window + LANES))
 
     @property
     def window(self):
@@ -201,8 +207,8 @@ cdef Map _map(window, src, dst, pad, src_stride, dst_stride, depth, width, image
 
 
 def _window_size(depth, width):
-    """Elements of all transformed windows, for the widest table."""
-    return PLANES * depth * ceil_div(width, WIDEST) * WIDEST
+    """Elements of all transformed windows, for the widest table or the narrowest one."""
+    return PLANES * (depth * ceil_div(width, WIDEST) * WIDEST + LANES * ceil_div(width, NARROWEST))
 
 
 cdef inline Py_ssize_t image_tiles(const Map *g) noexcept nogil:
@@ -226,7 +232,8 @@ cdef inline Py_ssize_t lane_size(const Map *g) noexcept nogil:
 
 cdef inline Py_ssize_t panel_lane_size(const Map *g) noexcept nogil:
     """Scratch of a thread in a wide walk: a panel turned over, a row of its planes, products."""
-    return (6 + g.window * g.window) * g.depth * WIDEST + products_size(SHARED)
+    return (g.window * g.window * g.depth * WIDEST + 6 * window_plane(g.depth, WIDEST)
+            + products_size(SHARED))
 
 
 cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
@@ -238,7 +245,7 @@ cdef inline Py_ssize_t walk_scratch(const Map *g, Py_ssize_t lanes) noexcept nog
 cdef inline Py_ssize_t block_lane_size() noexcept nogil:
     """Scratch of a thread that takes a block of a weight gradient: a row of planes, then half of
     all."""
-    return 6 * (1 + LARGEST) * BLOCK * BLOCK
+    return 6 * (1 + LARGEST) * window_plane(BLOCK, BLOCK)
 
 
 cdef inline Py_ssize_t blocks_scratch(const Map *g, Py_ssize_t lanes) noexcept nogil:
@@ -360,7 +367,7 @@ cdef void window_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t 
                       Py_ssize_t last, const real *w, real *u) noexcept nogil:
     """All planes of first..last of the depth, at most DEPTH, of one panel."""
     cdef real[LARGEST * LARGEST * DEPTH * WIDEST] turned
-    cdef Py_ssize_t nr = gather_nr(w), plane = g.depth * nr, count = last - first
+    cdef Py_ssize_t nr = gather_nr(w), plane = window_plane(g.depth, nr), count = last - first
     u += panel * PLANES * plane + first * nr
     if backward:
         turn(g, panel * nr, first, count, w, turned)
@@ -443,11 +450,11 @@ cdef inline void multiply(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
                           Py_ssize_t m_plane) noexcept nogil:
     """Some planes with a panel of at most NR columns."""
     if real is float:
-        f32.winograd_products(planes, tiles, depth, cols, v, v_plane, u, depth * gather_nr(u), m,
-                              m_plane)
+        f32.winograd_products(planes, tiles, depth, cols, v, v_plane, u,
+                              window_plane(depth, gather_nr(u)), m, m_plane)
     else:
-        f64.winograd_products(planes, tiles, depth, cols, v, v_plane, u, depth * gather_nr(u), m,
-                              m_plane)
+        f64.winograd_products(planes, tiles, depth, cols, v, v_plane, u,
+                              window_plane(depth, gather_nr(u)), m, m_plane)
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
@@ -476,7 +483,7 @@ cdef void walk_block(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t
     cdef Py_ssize_t nr = gather_nr(x), tiles = last - first, panel, row, cols, slice
     cdef Py_ssize_t panels = ceil_div(g.width, nr), slices = 6 * panels
     cdef Py_ssize_t v_plane = plane_size(whole_groups(tiles, gather_mr(x)), g.depth)
-    cdef Py_ssize_t m_plane = tiles * nr + LANES, u_plane = g.depth * nr
+    cdef Py_ssize_t m_plane = tiles * nr + LANES, u_plane = window_plane(g.depth, nr)
     cdef real *m = scratch + PLANES * v_plane
     cdef real *out = y
     transform_inputs(g, first, last, first, x, scratch, v_plane)
@@ -537,16 +544,18 @@ cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t f
     """One panel of columns for tiles first..last, whose transformed inputs are v."""
     cdef Py_ssize_t nr = gather_nr(v), column = panel * nr, cols = min(nr, g.width - column)
     cdef Py_ssize_t tiles = last - first, m_plane = tiles * nr + LANES, size = g.depth * nr, row
+    cdef Py_ssize_t u_plane = window_plane(g.depth, nr)
     cdef real *u = scratch + g.window * g.window * size
-    cdef real *m = u + 6 * size
+    cdef real *m = u + 6 * u_plane
     if backward:
         turn(g, column, 0, g.depth, w, scratch)
     for row in range(6):
         if backward:
-            window_rows(g, g.depth, nr, <int> row, <int> row + 1, scratch, size, nr, u, size)
+            window_rows(g, g.depth, nr, <int> row, <int> row + 1, scratch, size, nr, u,
+                        u_plane)
         else:
             window_rows(g, g.depth, cols, <int> row, <int> row + 1, w + column,
-                        g.depth * g.width, g.width, u, size)
+                        g.depth * g.width, g.width, u, u_plane)
         multiply(6, tiles, g.depth, cols, v + 6 * row * v_plane, v_plane, u,
                  m + 6 * row * m_plane, m_plane)
     transform_outputs(g, first, last, cols, m, m_plane,
@@ -712,11 +721,11 @@ cdef inline void add_products(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t de
 
 cdef inline void half_of(const Map *g, Py_ssize_t count, const real *sums, Py_ssize_t plane,
                          real *half) noexcept nogil:
-    """A row of six planes to the window's columns."""
+    """A row of six planes to the window's columns, as far apart."""
     if real is float:
-        f32.winograd_window_half(g.window, count, sums, plane, half, count)
+        f32.winograd_window_half(g.window, count, sums, plane, half, plane)
     else:
-        f64.winograd_window_half(g.window, count, sums, plane, half, count)
+        f64.winograd_window_half(g.window, count, sums, plane, half, plane)
 
 
 cdef inline void window_gradient(const Map *g, Py_ssize_t count, Py_ssize_t pieces,
@@ -738,7 +747,7 @@ cdef void gradient_task(const Map *g, Pair pair, Py_ssize_t first, Py_ssize_t la
     window. Meanwhile memory brings the tiles that follow."""
     cdef Py_ssize_t rows = 6 if pair == ALL else 2, tiles = FEW if pair == ALL else SUMMED
     cdef Py_ssize_t v_plane = plane_size(tiles, g.depth), z_plane = plane_size(tiles, g.width)
-    cdef Py_ssize_t window = g.depth * g.width, plane = window + LANES
+    cdef Py_ssize_t window = g.depth * g.width, plane = window_plane(g.depth, g.width)
     cdef Py_ssize_t count = last - first, blocks = ceil_div(count, tiles), i, j, row
     cdef Py_ssize_t start, end, next, soon, later
     cdef real *z = scratch + 6 * rows * v_plane
@@ -757,7 +766,7 @@ cdef void gradient_task(const Map *g, Pair pair, Py_ssize_t first, Py_ssize_t la
                          plane, i > 0)
     for j in range(rows):
         row = j if pair == ALL else 5 * j if pair == ENDS else 2 * pair - 1 + j
-        half_of(g, window, sums + 6 * j * plane, plane, half + row * g.window * window)
+        half_of(g, window, sums + 6 * j * plane, plane, half + row * g.window * plane)
 
 
 cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t column,
@@ -766,16 +775,17 @@ cdef void block_task(const Map *g, Py_ssize_t tiles, Py_ssize_t row, Py_ssize_t 
     """A block of dw, BLOCK rows and columns at most, from all planes of some tiles."""
     cdef Py_ssize_t rows = min(<Py_ssize_t> BLOCK, g.depth - row), i
     cdef Py_ssize_t cols = min(<Py_ssize_t> BLOCK, g.width - column), size = rows * cols
-    cdef real *half = sums + 6 * BLOCK * BLOCK
+    cdef Py_ssize_t plane = window_plane(rows, cols)
+    cdef real *half = sums + 6 * plane
     v += row * tiles
     z += column * tiles
     for i in range(6):
         add_products(6, tiles, rows, cols, v + 6 * i * v_plane, v_plane, z + 6 * i * z_plane,
-                     z_plane, tiles * lanes_of(v), sums, size, False)
-        half_of(g, size, sums, size, half + i * g.window * size)
+                     z_plane, tiles * lanes_of(v), sums, plane, False)
+        half_of(g, size, sums, plane, half + i * g.window * plane)
     dw += row * g.width + column
     for i in range(rows):
-        window_gradient(g, cols, 1, half + i * cols, size, accumulate, dw + i * g.width)
+        window_gradient(g, cols, 1, half + i * cols, plane, accumulate, dw + i * g.width)
 
 
 cdef void gradient_by_blocks(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
@@ -811,6 +821,7 @@ cdef void gradient_by_pairs(const Context *c, const Map *g, Py_ssize_t lanes, co
     """dw (+)= Σ over the tiles of all samples: pairs of rows of planes are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), pieces = pieces_of(g, tiles), i, first, count
     cdef Py_ssize_t window = g.depth * g.width, lane = pair_lane_size(g)
+    cdef Py_ssize_t plane = window_plane(g.depth, g.width)
     cdef Py_ssize_t images = c.n * g.images if tiles * (g.depth + g.width) >= UNCACHED else 0
     cdef Py_ssize_t pairs = 1 if window <= TOGETHER else 3
     cdef real *half = scratch + lanes * lane     # [piece][row][column][IC][OC]
@@ -822,12 +833,12 @@ cdef void gradient_by_pairs(const Context *c, const Map *g, Py_ssize_t lanes, co
         for i in prange(pairs * pieces, schedule="dynamic"):
             gradient_task(g, <Pair> (i % pairs) if pairs > 1 else ALL,
                           share(i // pairs, pieces, tiles), share(i // pairs + 1, pieces, tiles),
-                          images, x, dy, half + i // pairs * 6 * g.window * window,
+                          images, x, dy, half + i // pairs * 6 * g.window * plane,
                           scratch + threadid() * lane)
         for i in prange(ceil_div(window, SLAB), schedule="static"):
             first = i * SLAB
             count = min(<Py_ssize_t> SLAB, window - first)
-            window_gradient(g, count, pieces, half + first, window, accumulate, dw + first)
+            window_gradient(g, count, pieces, half + first, plane, accumulate, dw + first)
         flush_denormals_restore(mode)
 
 
