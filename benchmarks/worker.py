@@ -24,6 +24,7 @@ PAUSE = 0.02  # seconds before a turn: idle OpenMP threads spin some millisecond
 SAMPLE = 0.05  # seconds: a sample repeats a short call until it lasts about so long
 LONG = 0.1  # seconds: a call so long needs none before it to wake the threads and fill the caches
 WARM_UP = 12  # calls at most, see `KEEP_MEMORY`
+SETTLE = 0.5  # seconds that a system may take to give every new thread a processor of its own
 
 # glibc keeps what is freed instead of giving it back to the system after every large tensor. The
 # first dozen aligned allocations still take new memory, because the small pieces that they cut off
@@ -163,7 +164,7 @@ def take_turns(
 ) -> tuple[dict[str, Timing], float]:
     """Time what every worker has as its task, one worker at a time.
 
-    All are warmed up by the same number of calls. A turn is a pause, a call that is not timed
+    All are warmed up by the same number of calls, then by as many as take `SETTLE`. A turn is a pause, a call that is not timed
     (where calls are short), and then as many calls as fill ``sample`` seconds. The order within a
     round moves on by one from round to round, so that a slow minute of the machine hits all.
 
@@ -181,6 +182,8 @@ def take_turns(
         one = worker.call("run", calls=1)
         longest = max(longest, one)
         calls[name] = max(1, min(10_000, round(sample / one)))
+        if one < SETTLE:
+            worker.call("run", calls=min(10_000, round(SETTLE / one)))
     samples: dict[str, list[float]] = {name: [] for name in workers}
     ended: dict[str, float] = {}
     order, idle, start = list(workers), 0.0, time.perf_counter()

@@ -249,7 +249,8 @@ def test_sides_take_turns_and_are_warmed_up_alike(monkeypatch):
     times, idle = worker.take_turns(players, rounds=3, sample=0.05)
     warm_up = [(name, arguments["calls"]) for name, method, arguments in notes if method == "run"]
     before = {name: sum(calls for n, calls in warm_up if n == name) for name in players}
-    assert before == dict.fromkeys("abc", 1 + worker.WARM_UP + 1)  # one to know, one to count by
+    alike = 1 + worker.WARM_UP + 1  # one to know, one to count by
+    assert before == {"a": alike + 10, "b": alike + 50, "c": alike + 10}  # half a second of each
     turns = [(name, arguments) for name, method, arguments in notes if method == "sample"]
     assert "".join(name for name, _ in turns) == "abcbcacab"
     assert turns[0][1] == {"calls": 1, "wake": True}
