@@ -29,6 +29,15 @@ typedef struct {
     double alpha, beta, gamma;
 } fc_activation;
 
+/* What the sums of a product go through on their way out: the bias, a batch norm (mean, scale, shift),
+ * a residual and an activation. Of `real`s, one a channel (the residual: one a pixel and channel,
+ * pixels residual_stride apart); NULL: there is none. In kernels/epilogue.inl. */
+typedef struct {
+    const void *bias, *mean, *scale, *shift, *residual;
+    ptrdiff_t residual_stride;
+    fc_activation f;
+} fc_epilogue;
+
 #define real float
 #define fc_kernels fc_kernels_f32
 #include "table.inl"

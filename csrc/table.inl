@@ -10,8 +10,8 @@ typedef struct {
                        ptrdiff_t cols, real *panel);
     void (*gather_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
                         const real *const *x, const real *const *next, const real *const *w,
-                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
-                        real slope, int stream, real *const *y);
+                        ptrdiff_t w_stride, const fc_epilogue *e, int accumulate, int final,
+                        const real *const *residual, int stream, real *const *y);
     void (*fence)(void);
     void (*pack_pixels)(const ptrdiff_t *count, const ptrdiff_t *step, ptrdiff_t cols,
                         ptrdiff_t width, ptrdiff_t pitch, const real *x, real *to,
@@ -39,7 +39,7 @@ typedef struct {
                           ptrdiff_t z_plane, ptrdiff_t z_block, real *sums, ptrdiff_t plane,
                           ptrdiff_t stride, int accumulate);
     void (*winograd_output)(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                            ptrdiff_t plane, const real *bias, int activation, real slope, real *y);
+                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y);
     void (*winograd_window)(int window, ptrdiff_t count, ptrdiff_t cols, int first, int last,
                             const real *w, ptrdiff_t tap_step, ptrdiff_t row_step, real *u,
                             ptrdiff_t plane);
@@ -103,9 +103,8 @@ typedef struct {
 
     /* kernels/depthwise.inl */
     void (*depthwise_forward)(const fc_window *g, ptrdiff_t channels, const real *x,
-                              ptrdiff_t x_stride, const real *w, const real *bias, int activation,
-                              real slope, real *y, ptrdiff_t y_stride, ptrdiff_t first,
-                              ptrdiff_t last);
+                              ptrdiff_t x_stride, const real *w, const fc_epilogue *e, real *y,
+                              ptrdiff_t y_stride, ptrdiff_t first, ptrdiff_t last);
     void (*depthwise_input_gradient)(const fc_window *g, ptrdiff_t channels, const real *dy,
                                      ptrdiff_t dy_stride, const real *w, real *dx,
                                      ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last);
@@ -136,6 +135,8 @@ typedef struct {
                           const real *gamma, const real *beta, const fc_activation *f,
                           const real *sum, const real *sum_xhat, const real *dy,
                           ptrdiff_t dy_stride, real *dx, ptrdiff_t dx_stride);
+    void (*norm_scales)(ptrdiff_t channels, real eps, const real *variance, const real *gamma,
+                        real *scale);
     void (*norm_update_running)(ptrdiff_t channels, real momentum, const real *batch,
                                 real *running);
 

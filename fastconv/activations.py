@@ -36,17 +36,6 @@ class Activation:
     gamma: float = 0.0
 
     @property
-    def epilogue(self) -> int | None:
-        """The code by which a matrix product applies it on the way out; None where it cannot."""
-        if self.name == "linear":
-            return 0
-        if self.name == "relu" and self.beta == math.inf and self.gamma == 0:
-            return 1 if self.alpha == 0 else 2 if self.alpha <= 1 else None
-        if self.name == "leaky_relu":
-            return 2 if self.alpha <= 1 else None
-        return None
-
-    @property
     def piecewise_linear(self) -> bool:
         """Whether other kernels can apply it, and its derivative, in their own pass."""
         return self.name in ("relu", "leaky_relu")

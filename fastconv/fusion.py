@@ -1,11 +1,12 @@
 """Which nodes of a graph are carried out together: batch norm, residual sum and activation in one
-pass over memory instead of three.
+pass over memory instead of three, and at inference on the way out of the product before.
 
 A *unit* is a chain of nodes whose first node's layer, the head, emits the steps of all of them. A
 value between two of them is never written. So a chain ends where such a value has another reader or
 is an output of the model. The head learns from its frame what it shall carry out: an activation to
-apply (``frame.activation``), a residual to add (an input behind its own). What a unit computes are
-the same numbers, to the bit, as its nodes would compute one by one.
+apply (``frame.activation``), a batch norm before it (``frame.norm``), a residual to add (an input
+behind its own). What a unit computes are the same numbers, to the bit, as its nodes would compute
+one by one.
 
 ``FASTCONV_FUSION=0`` makes every node a unit of its own.
 """
@@ -48,7 +49,9 @@ class Unit:
     number : int
         The head's place in the graph.
     activation : activations.Activation
-        To be applied behind the head and the residual; linear: none.
+        To be applied behind the head, the norm and the residual; linear: none.
+    norm : BatchNormalization, optional
+        By moving statistics, behind a product.
     input_activation : activations.Activation
         Of the unit which made the input, whose derivative this one's backward passes.
     """
@@ -58,6 +61,7 @@ class Unit:
     output: Tensor
     number: int
     activation: Function = LINEAR
+    norm: BatchNormalization | None = None
     input_activation: Function = LINEAR
 
     @property
@@ -66,9 +70,12 @@ class Unit:
         return self.layers[0]
 
 
-def units(graph: Graph) -> list[Unit]:
+def units(graph: Graph, inference: bool = False) -> list[Unit]:
     """The graph's nodes as units, in an order in which they can run: each unit stands where its
-    last node stood, when a residual has been computed too."""
+    last node stood, when a residual has been computed too.
+
+    ``inference``: batch norms use their moving statistics, and no backward follows.
+    """
     alone = [
         Unit((node.layer,), node.inputs, node.output, number)
         for number, node in enumerate(graph.nodes)
@@ -82,19 +89,38 @@ def units(graph: Graph) -> list[Unit]:
             t: found[t] for t in node.inputs if readers[t] == [node] and t not in graph.outputs
         }
         head = _residual(node, inner) or _activation(node, inner)
+        if head is None and inference:
+            head = _norm(node, inner)
         if head is not None:
             del found[next(t for t, u in inner.items() if u.number == head.number)]
         found[node.output] = head or _behind(unit, inner)
     return list(found.values())
 
 
+def _norm(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
+    """A product with the batch norm that follows: the statistics are known before its sums are.
+
+    What is stored is the normalised value of the sum that would have been stored. (Scaled weights
+    would round otherwise, and a model's outputs would depend on what else it gives out.)
+    """
+    head = inner.get(node.inputs[0]) if node.inputs else None
+    if type(node.layer) is not BatchNormalization or head is None:
+        return None
+    if head.norm is not None or _function(head.layer, PRODUCTS) != LINEAR or not _is_plain(head):
+        return None
+    layers = (*head.layers, node.layer)
+    return replace(head, layers=layers, output=node.output, norm=node.layer)
+
+
 def _residual(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
-    """Batch norm with the sum that follows: the last of the summands that is one carries it out."""
+    """Batch norm, or a product with one, and the sum that follows: the last of the summands that is
+    one carries it out."""
     if type(node.layer) is not Add or len(node.inputs) != 2:
         return None
     for tensor, other in (node.inputs[::-1], node.inputs):
         head = inner.get(tensor)
-        if head and type(head.layer) is BatchNormalization and _is_plain(head):
+        normed = head and (type(head.layer) is BatchNormalization or head.norm is not None)
+        if head and normed and _is_plain(head):
             layers = (*head.layers, node.layer)
             return replace(head, layers=layers, inputs=(*head.inputs, other), output=node.output)
     return None

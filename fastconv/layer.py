@@ -23,6 +23,7 @@ from fastconv.shapes import Shape
 if TYPE_CHECKING:
     import numpy as np
 
+    from fastconv.layers.batch_normalization import BatchNormalization
     from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
 
@@ -65,11 +66,13 @@ class Frame(SimpleNamespace):
     Attributes
     ----------
     inputs : list of Value
-        Behind those of the layer, a residual to be added to its result (batch norm alone).
+        Behind those of the layer, a residual to be added to its result or its norm's.
     output : Value
         Set after ``forward``.
     activation : Activation
         To be applied to the result, for nodes that follow this one (`fastconv.fusion`).
+    norm : BatchNormalization, optional
+        To be applied to a product's sums, before a residual and the activation (inference alone).
     needs : list of bool
         For which inputs the gradient is wanted.
     input_activation : Activation
@@ -87,6 +90,7 @@ class Frame(SimpleNamespace):
     inputs: "list[Value]"
     output: "Value"
     activation: Activation
+    norm: "BatchNormalization | None"
     input_activation: Activation
     needs: list[bool]
     stream: int

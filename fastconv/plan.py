@@ -440,13 +440,14 @@ class Plan:
         wanted = _wants_gradient(graph, input_gradients)
         dropped: dict[Tensor, Unit] = {}  # what backward computes again, and who makes it
 
-        for unit in units(graph):
+        for unit in units(graph, inference=not training and not backward):
             if isinstance(unit.layer, InputLayer):
                 continue
             frame = frames[unit] = Frame(
                 inputs=[values[tensor] for tensor in unit.inputs],
                 needs=[backward and tensor in wanted for tensor in unit.inputs],
                 activation=unit.activation,
+                norm=unit.norm,
                 input_activation=unit.input_activation,
                 stream=unit.number,
                 saved=SimpleNamespace(),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import conv as conv_reference
 from reference import conv_backward as conv_backward_reference
 
-from fastconv._native import conv, dispatch
+from fastconv._native import activation, conv, dispatch
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Extent, execute
 from fastconv._native.weight_gradient import ConvWeightGradient
@@ -21,6 +21,9 @@ from fastconv.parameter import zeros
 CANARY = 7.25
 TABLES = [*ISAS, "reference_f64"]
 LEAKY_SLOPE = 0.1
+RELU = (activation.RELU, 0, np.inf, 0)
+LEAKY = (activation.LEAKY_RELU, LEAKY_SLOPE, np.inf, 0)
+CAPPED = (activation.RELU, 0.2, 1.5, 0.1)
 
 
 @contextmanager
@@ -109,25 +112,25 @@ class Case:
         assert panel.intact()
         return panel.buffer
 
-    def forward(self, dtype, samples=slice(None), packed=True, **kwargs):
+    def forward(self, dtype, samples=slice(None), packed=True, more=(), **kwargs):
         x = self.pixels_x(dtype, self.x[samples], len(self.x[samples]))
         y = self.pixels_y(dtype, n=len(self.x[samples]))
         panel = self.w.astype(dtype).ravel()
         if packed:
             panel = self.panels(conv.PackForward, self.geometry.forward_panel_size, dtype)
         step = conv.ConvForward(self.geometry, x=0, panel=1, bias=2, y=3, packed=packed, **kwargs)
-        arrays = {0: x.buffer, 1: panel, 2: self.b.astype(dtype), 3: y.buffer}
+        arrays = {0: x.buffer, 1: panel, 2: self.b.astype(dtype), 3: y.buffer, **dict(more)}
         execute(step, arrays, len(self.x[samples]))
         assert y.intact()
         return y.values.copy()
 
-    def input_gradient(self, dtype, samples=slice(None), packed=True, bias=None, **kwargs):
+    def input_gradient(self, dtype, samples=slice(None), packed=True, bias=None, more=(), **kwargs):
         n = len(self.dy[samples])
         dy, dx = self.pixels_y(dtype, self.dy[samples], n), self.pixels_x(dtype, n=n)
         panel = self.w.astype(dtype).ravel()
         if packed:
             panel = self.panels(conv.PackBackward, self.geometry.backward_panel_size, dtype)
-        arrays = {0: dy.buffer, 1: panel, 2: dx.buffer}
+        arrays = {0: dy.buffer, 1: panel, 2: dx.buffer, **dict(more)}
         if bias is not None:
             arrays[3], kwargs["bias"] = bias.astype(dtype), 3
         step = conv.ConvInputGradient(self.geometry, dy=0, panel=1, dx=2, packed=packed, **kwargs)
@@ -266,19 +269,21 @@ def test_any_shape(case, name):
 
 
 @pytest.mark.parametrize(
-    ("activation", "function"),
+    ("f", "function"),
     [
-        (conv.RELU, lambda y: np.maximum(y, 0)),
-        (conv.LEAKY_RELU, lambda y: np.where(y > 0, y, LEAKY_SLOPE * y)),
+        (RELU, lambda y: np.maximum(y, 0)),
+        (LEAKY, lambda y: np.where(y > 0, y, LEAKY_SLOPE * y)),
+        (CAPPED, lambda y: np.where(y > 0.1, np.minimum(y, 1.5), 0.2 * (y - 0.1))),
     ],
 )
 @pytest.mark.parametrize("name", ["3x3", "sum of several chunks", "dense"])
-def test_fused_activation(name, activation, function, dtype):
+def test_fused_activation(name, f, function, dtype):
     case = CASES[name]
     linear = case.forward(dtype)
-    y = case.forward(dtype, activation=activation, slope=LEAKY_SLOPE)
+    y = case.forward(dtype, activation=f)
     assert_close(y, function(linear), 1)
-    assert np.array_equal(y[linear > 0], linear[linear > 0])
+    passed = (linear > 0.1) & (linear < 1.5)
+    assert np.array_equal(y[passed], linear[passed])
 
 
 @pytest.mark.parametrize(
@@ -297,9 +302,9 @@ def test_a_transposed_convolution_has_bias_and_activation(name, dtype):
     bias = np.linspace(-2, 2, case.geometry.channels, dtype=np.float32)
     linear = case.input_gradient(dtype).astype(float) + bias
     assert_close(case.input_gradient(dtype, bias=bias), linear, 1)
-    y = case.input_gradient(dtype, bias=bias, activation=conv.RELU)
+    y = case.input_gradient(dtype, bias=bias, activation=RELU)
     assert_close(y, np.maximum(linear, 0), 1)
-    y = case.input_gradient(dtype, bias=bias, activation=conv.LEAKY_RELU, slope=LEAKY_SLOPE)
+    y = case.input_gradient(dtype, bias=bias, activation=LEAKY)
     assert_close(y, np.where(linear > 0, linear, LEAKY_SLOPE * linear), 1)
 
 
@@ -332,9 +337,9 @@ def test_dense_of_few_samples(inputs, units, dtype):
     case = Case(17, (1, 1, 1), (1, 1, 1), inputs, units, x_gap=1, y_gap=2)
     y, dx, *_ = case.textbook()
     for n in (1, 3, 4, 7, 16, 17):
-        for activation in (conv.NONE, conv.RELU):
+        for f in (None, RELU):
             packed, in_place = (
-                case.forward(dtype, slice(n), activation=activation, packed=packed)
+                case.forward(dtype, slice(n), activation=f, packed=packed)
                 for packed in (True, False)
             )
             assert np.array_equal(in_place, packed)
@@ -372,7 +377,7 @@ def test_pixels_a_page_apart(channels, kernel, dtype):
 def test_an_output_past_the_caches(filters, dtype):
     """Large enough to be streamed (48 channels, whole lines); the textbook is too slow here."""
     case = Case(1, (1, 240, 200), (1, 1, 1), 3, filters)
-    y = case.forward(dtype, packed=False, activation=conv.RELU)
+    y = case.forward(dtype, packed=False, activation=RELU)
     expected = np.maximum(case.x.astype(float) @ case.w[0, 0, 0].astype(float) + case.b, 0)
     assert_close(y, expected, 3)
 
@@ -388,7 +393,7 @@ def test_a_weight_gradient_is_added(name, dtype):
 def test_nan_passes_through_relu(dtype):
     case = Case(1, (1, 4, 4), (1, 3, 3), 2, 3)
     case.x[0, 0, 0, 0, 0] = np.nan
-    y = case.forward(dtype, activation=conv.RELU)
+    y = case.forward(dtype, activation=RELU)
     assert np.isnan(y[0, 0, 0, 0]).all()
     assert not np.isnan(y[0, 0, 1:]).any()
 
@@ -452,11 +457,15 @@ def test_bad_geometry_is_named(name, change):
 def test_bad_steps_are_named():
     g = ConvGeometry(**GOOD)
     with pytest.raises(ValueError, match="activation"):
-        conv.ConvForward(g, x=0, panel=1, y=2, activation=3)
-    with pytest.raises(ValueError, match="slope"):
-        conv.ConvForward(g, x=0, panel=1, y=2, activation=conv.LEAKY_RELU, slope=1.5)
+        conv.ConvForward(g, x=0, panel=1, y=2, activation=(activation.TANH, 0, 0, 0))
+    with pytest.raises(ValueError, match="alpha"):
+        conv.ConvForward(g, x=0, panel=1, y=2, activation=(activation.LEAKY_RELU, -1, np.inf, 0))
     with pytest.raises(ValueError, match="activation"):
-        conv.ConvInputGradient(g, dy=0, panel=1, dx=2, activation=3)
+        conv.ConvInputGradient(g, dy=0, panel=1, dx=2, activation=(activation.ELU, 1, 0, 0))
+    with pytest.raises(ValueError, match="residual"):
+        conv.ConvForward(g, x=0, panel=1, y=2, residual=2, residual_stride=8)
+    with pytest.raises(ValueError, match="residual_stride"):
+        conv.ConvForward(g, x=0, panel=1, y=2, residual=3, residual_stride=1)
     with pytest.raises(ValueError, match="packed"):
         conv.ConvForward(g, x=0, panel=1, y=2, packed=False)
     with pytest.raises(ValueError, match="scratch"):

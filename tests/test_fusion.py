@@ -30,7 +30,7 @@ def block(x, relu="relu", residual=True, **options):
     return RELUS[relu]()(y)
 
 
-def names(inputs, outputs):
+def names(inputs, outputs, inference=False):
     """What each unit is made of: its layer's class, residual, activation."""
     return [
         (
@@ -38,7 +38,7 @@ def names(inputs, outputs):
             len(u.inputs) - (u.layer.arity or len(u.inputs)),
             u.activation.name,
         )
-        for u in units(Graph(inputs, outputs))
+        for u in units(Graph(inputs, outputs), inference)
         if not isinstance(u.layer, layers.InputLayer)
     ]
 
@@ -68,6 +68,93 @@ def test_a_value_that_somebody_reads_is_never_left_out():
     assert len(names(x, layers.Add()([y, y]))) == 2  # one reader, twice
     total = layers.Add()([y, x])
     assert len(names(x, [layers.ReLU()(total), total])) == 2
+
+
+def test_what_a_product_carries_out_at_inference():
+    x = fc.Input((6, 6, 3))
+    assert names(x, block(x), True) == [("Conv2D", 1, "relu")]
+    assert names(x, block(x, "relu6", residual=False), True) == [("Conv2D", 0, "relu")]
+    norm = layers.BatchNormalization
+    for product in (layers.DepthwiseConv2D(3), layers.Conv2DTranspose(2, 3), layers.Dense(5)):
+        assert names(x, layers.LeakyReLU()(norm()(product(x))), True) == [
+            (type(product).__name__, 0, "leaky_relu")
+        ]
+    both = layers.Add()([norm()(layers.Dense(3)(x)), norm()(layers.Conv2D(3, 1)(x))])
+    assert names(x, layers.ReLU()(both), True) == [("Dense", 0, "linear"), ("Conv2D", 1, "relu")]
+    y = layers.Conv2D(3, 1)(x)
+    assert len(names(x, norm()(y))) == 2  # a backward may follow
+    assert len(names(x, [norm()(y), y], True)) == 2  # an output of the model
+    assert len(names(x, layers.Add()([norm()(y), y]), True)) == 2  # two readers
+    assert len(names(x, norm()(norm()(y)), True)) == 2  # the second by itself
+    assert len(names(x, norm()(layers.ReLU()(y)), True)) == 2
+    assert len(names(x, norm()(layers.Conv2D(3, 1, activation="relu")(x)), True)) == 2
+    assert len(names(x, norm()(layers.MaxPooling2D()(x)), True)) == 2
+    assert len(names(x, layers.ReLU()(layers.ReLU()(norm()(y))), True)) == 2
+
+
+PRODUCTS = {
+    "direct": ((6, 5, 3), lambda: layers.Conv2D(7, 3, padding="same")),
+    "winograd": ((9, 10, 17), lambda: layers.Conv2D(40, 3, padding="same", use_bias=False)),
+    "winograd, wide": ((6, 6, 256), lambda: layers.Conv2D(256, 3, padding="same")),
+    "1x1": ((7, 6, 19), lambda: layers.Conv2D(35, 1, strides=2)),
+    "groups": ((7, 6, 6), lambda: layers.Conv2D(8, 3, groups=2)),
+    "abreast": ((8, 8, 1), lambda: layers.Conv2D(4, 3, padding="same")),
+    "few channels": ((8, 8, 2), lambda: layers.Conv2D(18, 3, padding="same")),
+    "depthwise": ((9, 8, 18), lambda: layers.DepthwiseConv2D(3, padding="same")),
+    "depthwise, one channel": ((8, 8, 1), lambda: layers.DepthwiseConv2D(3, depth_multiplier=2)),
+    "multiplier": ((9, 8, 5), lambda: layers.DepthwiseConv2D(3, 2, depth_multiplier=2)),
+    "transposed": ((4, 5, 7), lambda: layers.Conv2DTranspose(19, 3, 2)),
+    "transposed, no window": ((4, 5, 7), lambda: layers.Conv2DTranspose(9, 2, 3)),
+    "transposed, winograd": ((8, 9, 20), lambda: layers.Conv2DTranspose(18, 3, padding="same")),
+    "spread": ((4, 5, 7), lambda: layers.Conv2DTranspose(3, 3, 2)),
+    "dense": ((50,), lambda: layers.Dense(1100)),
+    "dense on pixels": ((3, 50), lambda: layers.Dense(11)),
+}
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("relu", [None, *RELUS])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_bit_of_a_product_with_its_norm(monkeypatch, real, relu, name):
+    """Also in a slice of a concatenation, and with a residual that is one."""
+    fc.set_floatx(real)
+    fc.set_random_seed(1)
+    shape, make = PRODUCTS[name]
+    x = fc.Input(shape)
+
+    def normed(shortcut=None):
+        y = layers.BatchNormalization(scale=shortcut is None, center=relu != "leaky")(make()(x))
+        y = y if shortcut is None else layers.Add()([shortcut, y])
+        return y if relu is None else RELUS[relu]()(y)
+
+    first = normed()
+    second = normed(first)
+    model = fc.Model(x, layers.Concatenate()([second, normed(second), normed(first), first]))
+    for p in model.parameters():
+        p.value += np.random.default_rng(0).uniform(0.1, 0.5, p.shape)
+    assert len(units(model.graph, inference=True)) == 6
+    xs = np.random.default_rng(1).standard_normal((18, *shape))
+    for n in (3, 18):
+        together = model.predict(xs[:n], batch_size=n)
+        np.testing.assert_array_equal(together, model.forward(xs[:n])[0])
+    model.compile("sgd", "mse")
+    loss = model.evaluate(xs, np.zeros_like(together), batch_size=18, verbose=0)
+    unfused(monkeypatch, model)
+    np.testing.assert_array_equal(model.predict(xs, batch_size=18), together)
+    assert model.evaluate(xs, np.zeros_like(together), batch_size=18, verbose=0) == loss
+
+
+def test_a_fused_norm_follows_its_parameters():
+    x = fc.Input((6, 6, 3))
+    norm = layers.BatchNormalization()
+    model = fc.Model(x, layers.ReLU()(norm(layers.Conv2D(8, 3)(x))))
+    xs = np.random.default_rng(1).standard_normal((2, *x.shape))
+    before = model.predict(xs)
+    norm.gamma.assign(np.full(8, 2.0))
+    norm.moving_variance.assign(np.full(8, 3.0))
+    after = model.predict(xs)
+    assert not np.array_equal(after, before)
+    np.testing.assert_array_equal(after, model.forward(xs)[0])
 
 
 def test_subclasses_compute_what_they_like():

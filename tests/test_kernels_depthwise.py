@@ -18,7 +18,7 @@ from kernel_tools import (
     same_for_all_teams,
 )
 
-from fastconv._native import conv, dispatch
+from fastconv._native import activation, dispatch
 from fastconv._native import depthwise as native
 from fastconv._native.geometry import ConvGeometry
 
@@ -78,10 +78,10 @@ class Case:
     def tensor(self, values, gaps=0):
         return Tensor(values, self.dtype, self.channels + gaps * self.gap)
 
-    def forward(self, samples=slice(None), bias=True, **kwargs):
+    def forward(self, samples=slice(None), bias=True, more=(), **kwargs):
         x = self.x[samples]
         y = empty((len(x), *self.dy.shape[1:]), self.dtype, self.channels + 2 * self.gap)
-        slots = {0: self.tensor(x, 1), 1: self.tensor(self.w), 2: y}
+        slots = {0: self.tensor(x, 1), 1: self.tensor(self.w), 2: y, **dict(more)}
         if bias:
             slots[3] = self.tensor(self.b)
         step = native.DepthwiseForward(
@@ -161,15 +161,16 @@ def test_fused_activation_and_no_bias(dtype):
     linear = case.forward(bias=False)
     case.b[...] = 0
     np.testing.assert_array_equal(case.forward(), linear)
-    np.testing.assert_array_equal(case.forward(activation=conv.RELU), np.maximum(linear, 0))
-    leaky = case.forward(activation=conv.LEAKY_RELU, slope=0.5)
+    relu = case.forward(activation=(activation.RELU, 0, np.inf, 0))
+    np.testing.assert_array_equal(relu, np.maximum(linear, 0))
+    leaky = case.forward(activation=(activation.LEAKY_RELU, 0.5, np.inf, 0))
     np.testing.assert_array_equal(leaky, np.where(linear > 0, linear, linear / 2))
 
 
 def test_nan_stays_in_its_window_and_channel(dtype):
     case = Case(SHAPES["3x3"], 17, dtype)
     case.x[0, 0, 4, 8, 3] = np.nan
-    y = case.forward(activation=conv.RELU)
+    y = case.forward(activation=(activation.RELU, 0, np.inf, 0))
     assert np.isnan(y[0, 0, 3:6, 7:10, 3]).all()
     assert np.isnan(y).sum() == 9
 
@@ -203,9 +204,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="groups=2"):
         native.DepthwiseForward(other, x=0, weight=1, y=2)
     with pytest.raises(ValueError, match="activation"):
-        native.DepthwiseForward(good, x=0, weight=1, y=2, activation=3)
-    with pytest.raises(ValueError, match="slope"):
-        native.DepthwiseForward(good, x=0, weight=1, y=2, activation=conv.LEAKY_RELU, slope=2.0)
+        native.DepthwiseForward(good, x=0, weight=1, y=2, activation=(activation.TANH, 0, 0, 0))
     with pytest.raises(ValueError, match="different slots"):
         native.DepthwiseForward(good, x=0, weight=1, y=0)
     with pytest.raises(ValueError, match="different slots"):

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_tools import same_for_all_teams
-from test_conv import LEAKY_SLOPE, TABLES, Case, flat, table
+from test_conv import LEAKY, LEAKY_SLOPE, RELU, TABLES, Case, flat, table
 
 import fastconv as fc
 from fastconv import algorithms, layers
-from fastconv._native import conv
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import execute
 from fastconv._native.winograd import (
@@ -54,23 +53,24 @@ class Tiled(Case):
         assert windows.intact()
         return windows.buffer
 
-    def forward(self, dtype, samples=slice(None), **kwargs):
+    def forward(self, dtype, samples=slice(None), more=(), **kwargs):
         n = len(self.x[samples])
         x, y = self.pixels_x(dtype, self.x[samples], n), self.pixels_y(dtype, n=n)
         scratch = flat(self.tiled.forward_scratch, dtype)
         step = WinogradForward(self.tiled, x=0, windows=1, bias=2, y=3, scratch=4, **kwargs)
         arrays = {0: x.buffer, 1: self.windows(dtype, False), 2: self.b.astype(dtype),
-                  3: y.buffer, 4: scratch.buffer}  # fmt: skip
+                  3: y.buffer, 4: scratch.buffer, **dict(more)}  # fmt: skip
         execute(step, arrays, n)
         assert y.intact()
         assert scratch.intact()
         return y.values.copy()
 
-    def input_gradient(self, dtype, samples=slice(None), bias=None, **kwargs):
+    def input_gradient(self, dtype, samples=slice(None), bias=None, more=(), **kwargs):
         n = len(self.dy[samples])
         dy, dx = self.pixels_y(dtype, self.dy[samples], n), self.pixels_x(dtype, n=n)
         scratch = flat(self.tiled.backward_scratch, dtype)
         arrays = {0: dy.buffer, 1: self.windows(dtype, True), 2: dx.buffer, 3: scratch.buffer}
+        arrays.update(more)
         if bias is not None:
             arrays[4], kwargs["bias"] = bias, 4
         step = WinogradInputGradient(self.tiled, dy=0, windows=1, dx=2, scratch=3, **kwargs)
@@ -152,9 +152,9 @@ def test_any_shape(n, size, pads, channels, filters, gaps, window, seed):
 def test_activations_on_the_way_out(dtype):
     case = CASES["tiles that stand out"]
     y = case.forward(dtype)
-    relu = case.forward(dtype, activation=conv.RELU)
+    relu = case.forward(dtype, activation=RELU)
     np.testing.assert_array_equal(relu, np.maximum(y, 0))
-    leaky = case.forward(dtype, activation=conv.LEAKY_RELU, slope=LEAKY_SLOPE)
+    leaky = case.forward(dtype, activation=LEAKY)
     np.testing.assert_allclose(leaky, np.where(y > 0, y, LEAKY_SLOPE * y), rtol=1e-6)
 
 
@@ -162,7 +162,7 @@ def test_a_transposed_convolution_has_bias_and_activation(dtype):
     case = CASES["tiles that stand out"]
     plain = case.input_gradient(dtype)
     bias = np.arange(plain.shape[-1], dtype=dtype) - 2
-    found = case.input_gradient(dtype, bias=bias, activation=conv.RELU)
+    found = case.input_gradient(dtype, bias=bias, activation=RELU)
     np.testing.assert_allclose(found, np.maximum(plain + bias, 0), atol=1e-4)
 
 
@@ -285,8 +285,8 @@ def test_multiplications():
     assert prod(case.geometry.out_size) == 72
 
 
-@pytest.mark.parametrize("change", [{"activation": 7}, {"activation": 2, "slope": 1.5}])
+@pytest.mark.parametrize("change", [{"activation": (9, 0, 0, 0)}, {"residual": 3}])
 def test_arguments_are_checked(change):
     tiled = CASES["whole tiles"].tiled
-    with pytest.raises(ValueError, match=r"activation|slope"):
+    with pytest.raises(ValueError, match=r"activation|residual"):
         WinogradForward(tiled, x=0, windows=1, y=2, scratch=3, **change)

@@ -6,10 +6,11 @@
 #include "kernels.h"
 #pragma pop_macro("real")
 
-#include "gemm.inl"
-#include "winograd.inl"
 #include "math.inl"
 #include "activation.inl"
+#include "epilogue.inl"
+#include "gemm.inl"
+#include "winograd.inl"
 #include "softmax.inl"
 #include "elementwise.inl"
 #include "pool.inl"
@@ -78,6 +79,7 @@ const FC_KERNELS FC_TABLE = {
     .norm_sums = norm_sums,
     .norm_sums_merge = norm_sums_merge,
     .norm_backward = norm_backward,
+    .norm_scales = norm_scales,
     .norm_update_running = norm_update_running,
     .philox_group = philox_group,
     .dropout = dropout,

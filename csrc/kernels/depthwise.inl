@@ -136,12 +136,13 @@ INLINE depthwise_ahead rows_ahead_backward(const fc_window *g, const real *dy, p
                       g->out[1], line);
 }
 
-/* What a walk reads and writes; w and bias at the taps of the first output. */
+/* What a walk reads and writes; w at the taps of the first output, residual at that output. */
 typedef struct {
     ptrdiff_t channels, x_stride, w_hop, y_step;
-    const real *x, *w, *bias;
-    real *y, slope;
-    int activation;
+    const real *x, *w;
+    const fc_epilogue *e;
+    const real *residual;
+    real *y;
     depthwise_ahead reads, writes; /* of the next row */
 } depthwise_task;
 
@@ -159,7 +160,8 @@ INLINE void depthwise_block(const int taps, const int move, const int checked,
 {
     const int columns = taps ? (DEPTHWISE_PIXELS - 1) * move + taps : 0;
     const ptrdiff_t start = line->taps.source + first * line->move;
-    const vec origin = k->bias ? load_part(k->bias + c, n) : v_zero();
+    const real *bias = k->e->bias;
+    const vec origin = bias ? load_part(bias + c, n) : v_zero();
     vec sum[DEPTHWISE_PIXELS], weight[8];
     UNROLL(8)
     for (int p = 0; p < DEPTHWISE_PIXELS; p++)
@@ -195,10 +197,22 @@ INLINE void depthwise_block(const int taps, const int move, const int checked,
             }
         }
     real *y = k->y + first * k->y_step + c;
+    if (!epilogue_does(k->e)) {
+        const int relu = k->e->f.kind == ACTIVATION_RELU;
+        UNROLL(8)
+        for (int p = 0; p < DEPTHWISE_PIXELS; p++)
+            if (p < m)
+                store_part(y + p * k->y_step, relu ? v_max(v_zero(), sum[p]) : sum[p], n);
+        return;
+    }
+    const epilogue_columns end = epilogue_of(k->e, c, n);
+    const ptrdiff_t r_step = k->e->residual_stride;
+    const real *r = k->residual ? k->residual + first * r_step + c : NULL;
     UNROLL(8)
     for (int p = 0; p < DEPTHWISE_PIXELS; p++)
         if (p < m)
-            store_part(y + p * k->y_step, activate(sum[p], k->activation, k->slope), n);
+            store_part(y + p * k->y_step,
+                       epilogue_value(&end, sum[p], r ? r + p * r_step : NULL, n), n);
 }
 
 /* A whole line: its outputs in equal blocks, all channels of a block one after the other. */
@@ -266,14 +280,14 @@ INLINE depthwise_rows depthwise_rows_of(const fc_window *g, depthwise_taps d, de
                             {d.k_hop * g->window[1] * w_row, h.k_hop * w_row}};
 }
 
-/* Rows [first, last) of (n, OD, OH): y[o, c] = f(bias[c] + Σ_k x[o · stride + k · dilation − pad, c]
- * · w[k, c]). w is (KD, KH, KW, channels), bias may be NULL. */
+/* Rows [first, last) of (n, OD, OH): y[o, c] = Σ_k x[o · stride + k · dilation − pad, c] · w[k, c], by
+ * way of the epilogue. w is (KD, KH, KW, channels). */
 static void depthwise_forward(const fc_window *g, ptrdiff_t channels, const real *x,
-                              ptrdiff_t x_stride, const real *w, const real *bias, int activation,
-                              real slope, real *y, ptrdiff_t y_stride, ptrdiff_t first,
-                              ptrdiff_t last)
+                              ptrdiff_t x_stride, const real *w, const fc_epilogue *e, real *y,
+                              ptrdiff_t y_stride, ptrdiff_t first, ptrdiff_t last)
 {
     const depthwise_line line = {taps_forward(g, 2, 0), g->out[2], g->stride[2], g->in[2]};
+    const real *residual = e->residual;
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->out);
         const real *source = x;
@@ -287,10 +301,10 @@ static void depthwise_forward(const fc_window *g, ptrdiff_t channels, const real
                                      y_stride,
                                      source,
                                      w + at + line.taps.k * channels,
-                                     bias,
+                                     e,
+                                     residual ? residual + row * g->out[2] * e->residual_stride
+                                              : NULL,
                                      y + row * g->out[2] * y_stride,
-                                     slope,
-                                     activation,
                                      rows_ahead_forward(g, x, r, x_stride),
                                      rows_ahead(y, row + 1, row + 2, last, g->out[2] * y_stride)};
         depthwise_walk(&line, &rows, &task);
@@ -304,6 +318,7 @@ static void depthwise_input_gradient(const fc_window *g, ptrdiff_t channels, con
                                      ptrdiff_t dx_stride, ptrdiff_t first, ptrdiff_t last)
 {
     const ptrdiff_t step = g->stride[2], phases = step < g->in[2] ? step : g->in[2];
+    const fc_epilogue nothing = {.bias = NULL};
     for (ptrdiff_t row = first; row < last; row++) {
         const pool_row r = pool_row_of(row, g->in);
         const real *source = dy;
@@ -322,10 +337,9 @@ static void depthwise_input_gradient(const fc_window *g, ptrdiff_t channels, con
                                          step * dx_stride,
                                          source,
                                          w + at + line.taps.k * channels,
+                                         &nothing,
                                          NULL,
                                          dx + (row * g->in[2] + phase) * dx_stride,
-                                         0,
-                                         ACT_NONE,
                                          reads,
                                          writes};
             depthwise_walk(&line, &rows, &task);

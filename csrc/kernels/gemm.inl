@@ -14,19 +14,6 @@ enum {
     AHEAD = 16,                /* pixels that outer_tile fetches ahead */
 };
 
-enum { ACT_NONE, ACT_RELU, ACT_LEAKY_RELU };
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* Unrolls the loop that follows, up to n times: a tile lives in registers only where every index
- * into it is a constant. clang takes gcc's pragma without a word and does nothing. */
-#ifdef __clang__
-#define UNROLL(n) _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL(n) UNROLL_PRAGMA(GCC unroll n)
-#define UNROLL_PRAGMA(text) _Pragma(#text)
-#endif
-
 /* Four numbers, for the 4 × 4 transposes of packing. */
 typedef real quad __attribute__((vector_size(4 * sizeof(real))));
 typedef real quad_any
@@ -102,20 +89,12 @@ static void pack_panel(const real *w, ptrdiff_t row_stride, ptrdiff_t col_stride
         pack_columns(w, col_stride, rows, cols, panel);
 }
 
-INLINE vec activate(vec a, int activation, real slope)
-{
-    if (activation == ACT_RELU)
-        return v_max(v_zero(), a); /* NaN stays NaN */
-    if (activation == ACT_LEAKY_RELU)
-        return v_max(v_mul(a, v_set1(slope)), a); /* 0 ≤ slope ≤ 1 */
-    return a;
-}
-
-/* One form of gather_tile with m rows and nv vectors of columns known to the compiler. */
+/* One form of gather_tile with m rows and nv vectors of columns known to the compiler. The sums go to
+ * y, after a ReLU if there is one, or to `aside`, GATHER_NR a row, where the epilogue has more. */
 INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
                         const real *const *x, const real *const *next, const real *const *w,
-                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
-                        real slope, int stream, real *const *y)
+                        ptrdiff_t w_stride, const real *bias, int accumulate, int relu, int stream,
+                        real *const *y, real *aside)
 {
     vec sum[GATHER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
@@ -173,11 +152,20 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
         }
     }
 
+    if (aside) {
+        UNROLL(16)
+        for (int r = 0; r < m; r++) {
+            UNROLL(2)
+            for (int v = 0; v < nv; v++)
+                v_store(aside + r * GATHER_NR + v * VLEN, sum[r][v]);
+        }
+        return;
+    }
     UNROLL(16)
     for (int r = 0; r < m; r++) {
         UNROLL(2)
         for (int v = 0; v < nv; v++) {
-            const vec a = activate(sum[r][v], activation, slope);
+            const vec a = relu ? v_max(v_zero(), sum[r][v]) : sum[r][v]; /* NaN stays NaN */
             if (v == nv - 1 && last < VLEN)
                 v_store_tail(y[r] + v * VLEN, a, last);
             else if (stream)
@@ -192,8 +180,8 @@ INLINE void gather_form(const int m, const int nv, ptrdiff_t n, ptrdiff_t taps, 
 /* gather_form for n ≤ HALF columns: the same sums in half as wide registers. */
 INLINE void gather_half_form(const int m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
                              const real *const *x, const real *const *w, ptrdiff_t w_stride,
-                             const real *bias, int accumulate, int activation, real slope,
-                             real *const *y)
+                             const real *bias, int accumulate, int relu, real *const *y,
+                             real *aside)
 {
     hvec sum[GATHER_MR];
     UNROLL(16)
@@ -210,38 +198,88 @@ INLINE void gather_half_form(const int m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t
         }
     }
     UNROLL(16)
-    for (int r = 0; r < m; r++)
-        h_store_some(y[r], h_of(activate(h_widen(sum[r]), activation, slope)), n);
+    for (int r = 0; r < m; r++) {
+        const vec a = h_widen(sum[r]);
+        h_store_some(aside ? aside + r * GATHER_NR : y[r], h_of(relu ? v_max(v_zero(), a) : a), n);
+    }
 }
 #else
 #define HALF 0
 #define gather_half_form(...)
 #endif
 
-/* y[r][0..n) (+)= bias + Σ_t Σ_i x[t][r][i] · w[t][i][0..n), then the activation.
+/* One vector of columns of gather_finish, the kind of activation known to the compiler. */
+INLINE void finish_form(const int kind, ptrdiff_t m, ptrdiff_t n, ptrdiff_t c, const real *aside,
+                        const fc_epilogue *e, const real *const *residual, int stream,
+                        real *const *y)
+{
+    epilogue_columns columns = epilogue_of(e, c, n);
+    columns.kind = kind;
+    UNROLL(2)
+    for (ptrdiff_t r = 0; r < m; r++) {
+        const vec a = epilogue_value(&columns, v_load(aside + r * GATHER_NR + c),
+                                     residual ? residual[r] + c : NULL, n);
+        if (stream && n == VLEN)
+            v_stream(y[r] + c, a);
+        else
+            store_part(y[r] + c, a, n);
+    }
+}
+
+/* y[r][0..n) = the rest of the epilogue of the sums, which stand aside, GATHER_NR a row. They go
+ * through the nearest cache: what the epilogue needs beside them would drive sums out of registers
+ * while terms are still added. */
+static __attribute__((noinline)) void gather_finish(ptrdiff_t m, ptrdiff_t n, const real *aside,
+                                                    const fc_epilogue *e,
+                                                    const real *const *residual, int stream,
+                                                    real *const *y)
+{
+    const fc_activation *f = &e->f;
+    for (ptrdiff_t c = 0; c < n; c += VLEN) {
+#define WITH(KIND)                                                                                 \
+    if (n - c >= VLEN)                                                                             \
+        finish_form(KIND, m, VLEN, c, aside, e, residual, stream, y);                              \
+    else                                                                                           \
+        finish_form(KIND, m, n - c, c, aside, e, residual, stream, y);
+        FOR_KINDS(WITH)
+#undef WITH
+    }
+}
+
+/* y[r][0..n) (+)= bias + Σ_t Σ_i x[t][r][i] · w[t][i][0..n), then the rest of the epilogue.
  *
  * m ≤ GATHER_MR output pixels at y[r], n ≤ GATHER_NR output channels; x is [taps][GATHER_MR]
  * pointers to ic input channels each (a row of zeros where padding falls); w[t] is ic rows of
- * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias.
+ * GATHER_NR packed weights, w_stride apart. accumulate adds to y instead of starting at the bias. The
+ * sums have no more terms where `final` says so: then the epilogue's norm, what stands at residual[r]
+ * (NULL: nothing) and the activation follow. The vectors of e (NULL: there is none) begin at column 0
+ * of the tile.
  *
  * The rest is for speed alone. next is NULL or the pointers of a tile that follows, m of which are
  * fetched into the cache meanwhile. stream writes past the caches: then every y[r] is a multiple of the vector. */
 static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
                         const real *const *x, const real *const *next, const real *const *w,
-                        ptrdiff_t w_stride, const real *bias, int accumulate, int activation,
-                        real slope, int stream, real *const *y)
+                        ptrdiff_t w_stride, const fc_epilogue *e, int accumulate, int final,
+                        const real *const *residual, int stream, real *const *y)
 {
+    real sums[GATHER_MR * GATHER_NR];
+    const real *bias = e ? e->bias : NULL;
+    const int more = final && epilogue_does(e), relu = !more && final && e && e->f.kind;
+    real *aside = more ? sums : NULL;
+    for (ptrdiff_t r = 0; more && residual && r < m; r++) {
+        __builtin_prefetch(residual[r]);
+        __builtin_prefetch(residual[r] + VLEN);
+    }
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            gather_form(M, 2, n, taps, ic, x, next, w, w_stride, bias, accumulate, activation,     \
-                        slope, stream, y);                                                         \
+            gather_form(M, 2, n, taps, ic, x, next, w, w_stride, bias, accumulate, relu, stream,   \
+                        y, aside);                                                                 \
         else if (n <= HALF)                                                                        \
-            gather_half_form(M, n, taps, ic, x, w, w_stride, bias, accumulate, activation, slope,  \
-                             y);                                                                   \
+            gather_half_form(M, n, taps, ic, x, w, w_stride, bias, accumulate, relu, y, aside);    \
         else                                                                                       \
-            gather_form(M, 1, n, taps, ic, x, next, w, w_stride, bias, accumulate, activation,     \
-                        slope, stream, y);                                                         \
+            gather_form(M, 1, n, taps, ic, x, next, w, w_stride, bias, accumulate, relu, stream,   \
+                        y, aside);                                                                 \
         break;
     switch (m) {
         FORM(1)
@@ -264,6 +302,8 @@ static void gather_tile(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t ic,
 #endif
     }
 #undef FORM
+    if (more)
+        gather_finish(m, n, aside, e, residual, stream, y);
 }
 
 /* Channels of pixels side by side, as outer_tile likes them: to[j / width][p][j % width] = x[p][j]

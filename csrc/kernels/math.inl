@@ -2,6 +2,17 @@
  * units in the last place. Double, the reference: libm, lane by lane. NaN gives NaN. */
 #include <math.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* Unrolls the loop that follows, up to n times: a tile lives in registers only where every index
+ * into it is a constant. clang takes gcc's pragma without a word and does nothing. */
+#ifdef __clang__
+#define UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL(n) UNROLL_PRAGMA(GCC unroll n)
+#define UNROLL_PRAGMA(text) _Pragma(#text)
+#endif
+
 #if REAL_IS_DOUBLE
 
 INLINE vec v_exp(vec x)

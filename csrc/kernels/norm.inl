@@ -149,10 +149,14 @@ INLINE vec norm_scale(const real *variance, const real *gamma, real eps, ptrdiff
     return v_div(gamma ? load_part(gamma, n) : v_set1(1), deviation);
 }
 
-/* y before the activation, to the same bits in every kernel */
-INLINE vec norm_value(vec x, vec centre, vec scale, vec shift)
+/* scale[c] = gamma[c] / sqrt(variance[c] + eps), what an epilogue multiplies by; gamma may be NULL. */
+static void norm_scales(ptrdiff_t channels, real eps, const real *variance, const real *gamma,
+                        real *scale)
 {
-    return v_fma(v_sub(x, centre), scale, shift);
+    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
+        const ptrdiff_t n = channels - c < VLEN ? channels - c : VLEN;
+        store_part(scale + c, norm_scale(variance + c, gamma ? gamma + c : NULL, eps, n), n);
+    }
 }
 
 INLINE void norm_forward_form(const int nv, ptrdiff_t n, const int kind, ptrdiff_t rows, real eps,

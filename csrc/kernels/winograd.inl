@@ -519,12 +519,33 @@ INLINE void output_square(const int window, const real *m, ptrdiff_t plane, vec 
     }
 }
 
-INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                        ptrdiff_t plane, const real *bias, int activation, real slope, real *y)
+/* Fetch what the tile after the next one of the row writes and reads: stores and loads of lines that
+ * no near cache holds would wait for each other. */
+INLINE void fetch_outputs(const int window, const fc_tile *tile, const real *residual,
+                          ptrdiff_t residual_stride, const real *y)
 {
+    const ptrdiff_t width = tile->row_step / tile->pixel_step; /* pixels from row to row */
+    UNROLL(4)
+    for (int i = 0; i < OUTPUTS(window); i++) {
+        UNROLL(4)
+        for (int j = 2 * OUTPUTS(window); j < 3 * OUTPUTS(window); j++) {
+            __builtin_prefetch(y + i * tile->row_step + j * tile->pixel_step, 1);
+            if (residual)
+                __builtin_prefetch(residual + (i * width + j) * residual_stride);
+        }
+    }
+}
+
+INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
+                        ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y)
+{
+    const real *bias = e->bias;
+    const ptrdiff_t width = tile->row_step / tile->pixel_step; /* pixels from row to row */
     for (ptrdiff_t c = 0; c < channels; c += VLEN) {
         const ptrdiff_t cols = channels - c;
+        const epilogue_columns columns = epilogue_of(e, c, cols < VLEN ? cols : VLEN);
         vec sum[4][4];
+        fetch_outputs(window, tile, residual ? residual + c : NULL, e->residual_stride, y + c);
         output_square(window, m + c, plane, sum);
         const vec start = !bias         ? v_zero()
                           : cols < VLEN ? v_load_tail(bias + c, cols)
@@ -535,7 +556,10 @@ INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channel
             for (int j = 0; j < OUTPUTS(window); j++) {
                 if (i >= tile->last[0] || j >= tile->last[1])
                     continue;
-                const vec a = activate(v_add(start, sum[i][j]), activation, slope);
+                const real *r =
+                    residual ? residual + (i * width + j) * e->residual_stride + c : NULL;
+                const vec a =
+                    epilogue_value(&columns, v_add(start, sum[i][j]), r, cols < VLEN ? cols : VLEN);
                 real *to = y + i * tile->row_step + j * tile->pixel_step + c;
                 if (cols < VLEN)
                     v_store_tail(to, a, cols);
@@ -546,15 +570,15 @@ INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channel
     }
 }
 
-/* y = activation(bias + Aᵀ m A) for the pixels of a tile that lie inside the image; m has 36
- * planes. */
+/* y = Aᵀ m A, by way of the epilogue, for the pixels of a tile that lie inside the image; m has 36
+ * planes. residual is where the tile's first pixel has it, or NULL. */
 static void winograd_output(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                            ptrdiff_t plane, const real *bias, int activation, real slope, real *y)
+                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y)
 {
     if (window == 3)
-        output_form(3, tile, channels, m, plane, bias, activation, slope, y);
+        output_form(3, tile, channels, m, plane, e, residual, y);
     else
-        output_form(5, tile, channels, m, plane, bias, activation, slope, y);
+        output_form(5, tile, channels, m, plane, e, residual, y);
 }
 
 /* Row i of G w Gᵀ for VLEN output channels, the taps of which lie in g. */

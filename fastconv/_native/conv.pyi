@@ -1,9 +1,6 @@
+from fastconv._native.epilogue import Pointwise
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Step
-
-NONE: int
-RELU: int
-LEAKY_RELU: int
 
 def tile_sizes(double: bool = False) -> dict[str, int]: ...
 
@@ -21,10 +18,12 @@ class ConvForward(Step):
         x: int,
         panel: int,
         y: int,
-        bias: int = -1,
-        activation: int = 0,
-        slope: float = 0.0,
         packed: bool = True,
+        bias: int = -1,
+        activation: Pointwise | None = None,
+        norm: tuple[int, int, int] | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...
 
 class ConvInputGradient(Step):
@@ -35,8 +34,10 @@ class ConvInputGradient(Step):
         dy: int,
         panel: int,
         dx: int,
-        bias: int = -1,
-        activation: int = 0,
-        slope: float = 0.0,
         packed: bool = True,
+        bias: int = -1,
+        activation: Pointwise | None = None,
+        norm: tuple[int, int, int] | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...

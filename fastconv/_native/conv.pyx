@@ -21,14 +21,18 @@ from cython.parallel cimport parallel, prange
 from libc.string cimport memcpy
 
 from fastconv._native.dispatch cimport (
-    f32, f64, flush_denormals_on, flush_denormals_restore, real,
+    f32, f64, fc_epilogue, flush_denormals_on, flush_denormals_restore, real,
 )
+from fastconv._native.epilogue cimport Epilogue
 from fastconv._native.geometry cimport DEPTH, POINTERS, TAPS, ConvGeometry, Gather, Lattice
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    FAR, LINE, TALLEST, WIDEST, address, ceil_div, dot_mr, dot_nr, dot_tile, fence, fetch_pixels,
-    gather_mr, gather_nr, gather_tile, pack_panel, share, sweep_k, sweep_mr, sweep_tile,
+    FAR, LINE, TALLEST, WIDEST, ceil_div, columns_from, dot_mr, dot_nr, dot_tile, fence,
+    fetch_pixels, gather_mr, gather_nr, gather_tile, pack_panel, share, sweep_k, sweep_mr,
+    sweep_tile,
 )
+
+import math
 
 from fastconv._native.step import Extent
 
@@ -53,8 +57,6 @@ cdef enum Weights:      # a walk finds its weights
 
 cdef double[DEPTH] zeros    # what a tap reads in the padding; never written
 
-NONE, RELU, LEAKY_RELU = 0, 1, 2
-
 
 def tile_sizes(bint double=False):
     """The register tiles of the table in use: ``gather_mr``, ``gather_nr``, ``outer_mr``, ..."""
@@ -68,7 +70,7 @@ def tile_sizes(bint double=False):
 # ---- the gather: forward, input gradient, dense --------------------------------------------------
 
 cdef struct Pixels:
-    # of a block: elements into the source (where a shift of 0 reads) and the destination,
+    # of a block: elements into the source (where a shift of 0 reads), pixels into the destination,
     # coordinates of that source pixel, and whether every tap stays inside the image
     Py_ssize_t[BLOCK * TALLEST] src, dst, d, h, w
     char[BLOCK * TALLEST] inside
@@ -94,7 +96,7 @@ cdef void list_pixels(const Gather *g, const Lattice *s, Py_ssize_t first, Py_ss
                   and h + s.low[1] >= 0 and h + s.high[1] < g.src[1])
         for k in range(p, end):
             pixels.d[k], pixels.h[k], pixels.w[k] = d, h, w
-            pixels.src[k], pixels.dst[k] = src * g.src_stride, dst * g.dst_stride
+            pixels.src[k], pixels.dst[k] = src * g.src_stride, dst
             pixels.inside[k] = inside & (w + s.low[2] >= 0) & (w + s.high[2] < g.src[2])
             w += s.move[2]
             src += s.move[2]
@@ -175,12 +177,13 @@ cdef inline Py_ssize_t hop_of(const Lattice *s, const Task *task, bint inside) n
 cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, const Chunk *chunk,
                        const Pixels *pixels, const real **rows, const real **soon,
                        const bint *inside, const Py_ssize_t *counts, const short *kept,
-                       Py_ssize_t panel, const real *w, const real *bias, int activation,
-                       real slope, real *y) noexcept nogil:
+                       Py_ssize_t panel, const real *w, const fc_epilogue *whole,
+                       real *y) noexcept nogil:
     """The tiles of a task through one chunk of one panel."""
     cdef const real *taps[TAPS]
     cdef const real *const *fetched = NULL
     cdef real *ends[TALLEST]
+    cdef const real *residuals[TALLEST]
     cdef real[ONCE * WIDEST] made
     cdef Py_ssize_t mr = gather_mr(w), nr = gather_nr(w), stride = nr
     cdef Py_ssize_t column = task.group * g.width + panel * nr
@@ -189,6 +192,8 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
     cdef Py_ssize_t length = 0, tiles = task.tile1 - task.tile0
     cdef const real *to_come = NULL     # of the weights, for the next panel: so many rows and
     cdef Py_ssize_t[3] count, step      # how far apart, each of that length
+    cdef fc_epilogue e = columns_from(whole, column, w)
+    cdef const real *residual = <const real *> e.residual
     cdef Py_ssize_t at = first, all_rows = g.groups * g.width, all_columns = g.groups * g.depth
     if task.weights == PANELS:
         w += ((task.group * ceil_div(g.width, nr) + panel) * g.taps + s.first + chunk.t0) \
@@ -205,12 +210,13 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
         pack_panel(w, all_rows, 1, depth, cols, made)
         to_come, count, step, length = w + nr, [1, 1, depth], [0, 0, all_rows], nr
         w = made
-    if bias is not NULL:
-        bias += column
     for tile in range(task.tile0, task.tile1):
         m = share(tile + 1, task.tiles, task.pixels) - at
         for r in range(m):
-            ends[r] = y + pixels.dst[at - first + r] + column
+            ends[r] = y + pixels.dst[at - first + r] * g.dst_stride + column
+        if residual is not NULL:
+            for r in range(m):
+                residuals[r] = residual + pixels.dst[at - first + r] * e.residual_stride
         hop = hop_of(s, task, inside[tile - task.tile0])
         for t in range(counts[tile - task.tile0]):
             taps[t] = w + kept[t] * hop * g.depth * stride
@@ -222,8 +228,8 @@ cdef void gather_panel(const Gather *g, const Lattice *s, const Task *task, cons
             fetched = (soon + (tile - task.tile0) * mr if task.copied
                        else rows + mr if tile + 1 < task.tile1 else NULL)
         gather_tile(m, cols, counts[tile - task.tile0], depth * hop, rows, fetched, taps, stride,
-                    bias, not chunk.first, activation if chunk.final else 0, slope,
-                    task.streamed, ends)
+                    &e, not chunk.first, chunk.final,
+                    residuals if residual is not NULL else NULL, task.streamed, ends)
         rows += mr * counts[tile - task.tile0]
         kept += counts[tile - task.tile0]
         at += m
@@ -242,8 +248,7 @@ cdef void copy_sources(Py_ssize_t m, Py_ssize_t depth, const real **rows, const 
 
 
 cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, const real *x,
-                       const real *w, const real *bias, int activation, real slope,
-                       real *y) noexcept nogil:
+                       const real *w, const fc_epilogue *e, real *y) noexcept nogil:
     """One task: its sum chunk by chunk, panels over tiles within a chunk."""
     cdef const real *rows[POINTERS]
     cdef const real *soon[COPIED * TALLEST]
@@ -282,7 +287,7 @@ cdef void gather_block(const Gather *g, const Lattice *s, const Task *task, cons
             place += counts[i]
         for panel in range(task.panel0, task.panel1):
             gather_panel(g, s, task, &chunk, &pixels, rows, soon, inside, counts, kept, panel, w,
-                         bias, activation, slope, y)
+                         e, y)
 
 
 cdef inline Py_ssize_t pixels_of(const Py_ssize_t *size) noexcept nogil:
@@ -290,9 +295,8 @@ cdef inline Py_ssize_t pixels_of(const Py_ssize_t *size) noexcept nogil:
 
 
 cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real *x, const real *w,
-                 Weights weights, const real *bias, int activation, real slope,
-                 real *y) noexcept nogil:
-    """y = activation(bias + Σ taps · x) for the pixels of a lattice, all samples and groups."""
+                 Weights weights, const fc_epilogue *e, real *y) noexcept nogil:
+    """y = Σ taps · x and the epilogue, for the pixels of a lattice, all samples and groups."""
     cdef Task task
     cdef Py_ssize_t i, blocks, slices, panels, block, mr = gather_mr(x)
     cdef unsigned mode = 0
@@ -302,7 +306,7 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
         return
     if (weights != PANELS and c.n <= FEW and g.groups == 1
             and pixels_of(g.src) * pixels_of(g.dst) == 1):
-        few_samples(c, g, x, w, weights, bias, activation, slope, y)
+        few_samples(c, g, x, w, weights, e, y)
         return
     threads = team(c, task.pixels * (s.taps + 1) * g.depth * g.width * g.groups / <double> FMAS)
     task.weights = weights
@@ -322,20 +326,19 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
     slices = min(panels, ceil_div(threads, blocks))
     if threads == 1:    # a region of one thread costs more than a small layer's products
         for i in range(g.groups * slices * blocks):
-            gather_task(g, s, task, i, blocks, slices, panels, x, w, bias, activation, slope, y)
+            gather_task(g, s, task, i, blocks, slices, panels, x, w, e, y)
         fence(x)
         return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(g.groups * slices * blocks, schedule="dynamic"):
-            gather_task(g, s, task, i, blocks, slices, panels, x, w, bias, activation, slope, y)
+            gather_task(g, s, task, i, blocks, slices, panels, x, w, e, y)
         fence(x)
         flush_denormals_restore(mode)
 
 
 cdef void few_samples(const Context *c, const Gather *g, const real *x, const real *w,
-                      Weights weights, const real *bias, int activation, real slope,
-                      real *y) noexcept nogil:
+                      Weights weights, const fc_epilogue *e, real *y) noexcept nogil:
     """A dense layer's output or input gradient for few samples: as fast as w can be read."""
     cdef Py_ssize_t i, size = SEGMENT if weights == ROWS else DOT_ROWS
     cdef Py_ssize_t tasks = ceil_div(g.width, size)
@@ -343,41 +346,48 @@ cdef void few_samples(const Context *c, const Gather *g, const real *x, const re
     cdef int threads = team(c, c.n * g.depth * g.width / <double> FMAS)
     if threads == 1:
         for i in range(tasks):
-            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
-                             activation, slope, y)
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, e, y)
         return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(tasks, schedule="dynamic"):
-            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, bias,
-                             activation, slope, y)
+            few_samples_task(g, c.n, i * size, min(g.width, (i + 1) * size), x, w, weights, e, y)
         flush_denormals_restore(mode)
 
 
 cdef inline void few_samples_task(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
-                                  const real *x, const real *w, Weights weights, const real *bias,
-                                  int activation, real slope, real *y) noexcept nogil:
+                                  const real *x, const real *w, Weights weights,
+                                  const fc_epilogue *e, real *y) noexcept nogil:
     if weights == ROWS:
-        sweep_block(g, n, first, last, x, w, bias, activation, slope, y)
+        sweep_block(g, n, first, last, x, w, e, y)
     else:
         dot_block(g, n, first, last, x, w, y)
 
 
-cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const real *bias, bint accumulate,
-                   int activation, real slope, real *sums) noexcept nogil:
-    """sums = bias, or sums = activation(sums): tiles whose sums have no more terms."""
+cdef inline bint goes_on(const fc_epilogue *e) noexcept nogil:
+    """Whether anything follows the sums, with whose beginning the bias has gone."""
+    return e.scale is not NULL or e.residual is not NULL or e.f.kind != 0
+
+
+cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const fc_epilogue *whole, bint final,
+                   real *sums) noexcept nogil:
+    """sums = bias, or the rest of the epilogue: tiles whose sums have no more terms."""
     cdef real *ends[1]
+    cdef const real *residuals[1]
+    cdef fc_epilogue e
     cdef Py_ssize_t nr = gather_nr(sums), sample, panel
     for sample in range(n):
         for panel in range(ceil_div(cols, nr)):
+            e = columns_from(whole, panel * nr, sums)
             ends[0] = sums + sample * SWEEP + panel * nr
-            gather_tile(1, min(nr, cols - panel * nr), 0, 0, NULL, NULL, NULL, nr,
-                        bias + panel * nr if bias is not NULL else NULL, accumulate, activation,
-                        slope, False, ends)
+            if e.residual is not NULL:
+                residuals[0] = <const real *> e.residual + sample * e.residual_stride
+            gather_tile(1, min(nr, cols - panel * nr), 0, 0, NULL, NULL, NULL, nr, &e, final, final,
+                        residuals if e.residual is not NULL else NULL, False, ends)
 
 
 cdef void sweep_block(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
-                      const real *x, const real *w, const real *bias, int activation, real slope,
+                      const real *x, const real *w, const fc_epilogue *whole,
                       real *y) noexcept nogil:
     """Columns first.. of the output: some rows of the weight at a time, for all samples.
 
@@ -385,9 +395,8 @@ cdef void sweep_block(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_
     """
     cdef real[FEW * SWEEP] sums
     cdef Py_ssize_t rows = sweep_k(w), tiles = ceil_div(n, sweep_mr(w)), block, i, tile, sample
-    if bias is not NULL:
-        bias += first
-    touch_up(n, last - first, bias, False, 0, slope, sums)
+    cdef fc_epilogue e = columns_from(whole, first, w)
+    touch_up(n, last - first, &e, False, sums)
     for block in range(ceil_div(g.depth, rows)):
         i = block * rows
         for tile in range(tiles):
@@ -395,8 +404,8 @@ cdef void sweep_block(const Gather *g, Py_ssize_t n, Py_ssize_t first, Py_ssize_
             sweep_tile(share(tile + 1, tiles, n) - sample, min(rows, g.depth - i), last - first,
                        x + sample * g.src_stride + i, g.src_stride, w + i * g.width + first,
                        g.width, sums + sample * SWEEP, SWEEP)
-    if activation:
-        touch_up(n, last - first, bias, True, activation, slope, sums)
+    if goes_on(whole):
+        touch_up(n, last - first, &e, True, sums)
     for sample in range(n):
         memcpy(y + sample * g.dst_stride + first, sums + sample * SWEEP,
                (last - first) * sizeof(real))
@@ -427,13 +436,13 @@ cdef void plan_chunks(const Gather *g, const Lattice *s, Task *task,
 
 cdef void gather_task(const Gather *g, const Lattice *s, Task task, Py_ssize_t i, Py_ssize_t blocks,
                       Py_ssize_t slices, Py_ssize_t panels, const real *x, const real *w,
-                      const real *bias, int activation, real slope, real *y) noexcept nogil:
+                      const fc_epilogue *e, real *y) noexcept nogil:
     """Task i of groups × slices of the panels × blocks of tiles."""
     cdef Py_ssize_t block = i % blocks, slice = i // blocks % slices
     task.group = i // (blocks * slices)
     task.tile0, task.tile1 = share(block, blocks, task.tiles), share(block + 1, blocks, task.tiles)
     task.panel0, task.panel1 = share(slice, slices, panels), share(slice + 1, slices, panels)
-    gather_block(g, s, &task, x, w, bias, activation, slope, y)
+    gather_block(g, s, &task, x, w, e, y)
 
 
 # ---- the spread: an input gradient of few channels -----------------------------------------------
@@ -485,34 +494,38 @@ cdef void spread_row(const Gather *g, const Spread *s, Py_ssize_t m, const real 
                 rows[r] = dy + (r * g.src[2] + o) * g.src_stride
                 ends[r] = dx + r * pitch + left * g.width + first
             taps[0] = w + panel * g.depth * nr + first - panel * nr
-            gather_tile(m, last - first, 1, g.depth, rows, NULL, taps, nr, NULL, True, 0, 0, False,
-                        ends)
+            gather_tile(m, last - first, 1, g.depth, rows, NULL, taps, nr, NULL, True, False, NULL,
+                        False, ends)
 
 
-cdef void finish_pixels(const Gather *g, Py_ssize_t pixels, const real *bias, bint accumulate,
-                        int activation, real slope, real *dx) noexcept nogil:
-    """dx = bias, or dx = activation(dx): tiles whose sums have no more terms."""
+cdef void finish_pixels(const Gather *g, Py_ssize_t pixels, const fc_epilogue *whole, bint final,
+                        const real *residual, real *dx) noexcept nogil:
+    """dx = bias, or the rest of the epilogue: tiles whose sums have no more terms."""
     cdef real *ends[TALLEST]
+    cdef const real *residuals[TALLEST]
+    cdef fc_epilogue e
     cdef Py_ssize_t mr = gather_mr(dx), nr = gather_nr(dx), tile, column, m, panel, r
     for tile in range(ceil_div(pixels, mr)):
         m = min(mr, pixels - tile * mr)
         for panel in range(ceil_div(g.width, nr)):  # a vector of doubles may be shorter
             column = panel * nr
+            e = columns_from(whole, column, dx)
             for r in range(m):
                 ends[r] = dx + (tile * mr + r) * g.width + column
-            gather_tile(m, min(nr, g.width - column), 0, 0, NULL, NULL, NULL, nr,
-                        bias + column if bias is not NULL else NULL, accumulate, activation, slope,
-                        False, ends)
+                if residual is not NULL:
+                    residuals[r] = residual + (tile * mr + r) * e.residual_stride + column
+            gather_tile(m, min(nr, g.width - column), 0, 0, NULL, NULL, NULL, nr, &e, final, final,
+                        residuals if residual is not NULL else NULL, False, ends)
 
 
 cdef void spread_band(const Gather *g, const Spread *s, Py_ssize_t low, Py_ssize_t high,
-                      const real *dy, const real *w, const real *bias, int activation, real slope,
+                      const real *dy, const real *w, const fc_epilogue *e, const real *residual,
                       real *dx) noexcept nogil:
     """Rows low..high of one sample's dx: every row of the kernel, from all outputs that it joins
     with the band."""
     cdef Py_ssize_t pitch = g.dst[2] * g.width, i, shift, first, last
     cdef Py_ssize_t size = ceil_div(s.kernel[1] * g.width, gather_nr(w)) * gather_nr(w) * g.depth
-    finish_pixels(g, (high - low) * g.dst[2], bias, False, 0, 0, dx + low * pitch)
+    finish_pixels(g, (high - low) * g.dst[2], e, False, <const real *> NULL, dx + low * pitch)
     for i in range(s.kernel[0]):
         shift = i * s.dilation - s.pad[0]
         first = ceil_div(max(0, low - shift), s.stride[0])
@@ -520,33 +533,43 @@ cdef void spread_band(const Gather *g, const Spread *s, Py_ssize_t low, Py_ssize
         if first < last:
             spread_row(g, s, last - first, dy + first * g.src[2] * g.src_stride, w + i * size,
                        s.stride[0] * pitch, dx + (first * s.stride[0] + shift) * pitch)
-    if activation:
-        finish_pixels(g, (high - low) * g.dst[2], NULL, True, activation, slope, dx + low * pitch)
+    if residual is not NULL:
+        residual += low * g.dst[2] * e.residual_stride
+    if goes_on(e):
+        finish_pixels(g, (high - low) * g.dst[2], e, True, residual, dx + low * pitch)
+
+
+cdef inline void spread_task(const Gather *g, const Spread *s, Py_ssize_t i, Py_ssize_t bands,
+                             const real *dy, const real *w, const fc_epilogue *e,
+                             real *dx) noexcept nogil:
+    """Band i % bands of sample i // bands."""
+    cdef Py_ssize_t rows = g.dst[1], pixels = rows * g.dst[2], sample = i // bands
+    cdef const real *residual = NULL
+    if e.residual is not NULL:
+        residual = <const real *> e.residual + sample * pixels * e.residual_stride
+    spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
+                dy + sample * g.src[1] * g.src[2] * g.src_stride, w, e, residual,
+                dx + sample * pixels * g.width)
 
 
 cdef void spread(const Context *c, const Gather *g, const Spread *s, const real *dy, const real *w,
-                 const real *bias, int activation, real slope, real *dx) noexcept nogil:
-    """dx = activation(bias + Σ dy · w), in bands of rows that meet a tile's height of outputs.
+                 const fc_epilogue *e, real *dx) noexcept nogil:
+    """dx = Σ dy · w and the epilogue, in bands of rows that meet a tile's height of outputs.
 
     Each element adds by row of the kernel, then by output from left to right, whatever the bands.
     """
-    cdef Py_ssize_t rows = g.dst[1], bands = ceil_div(rows, gather_mr(w) * s.stride[0]), i
-    cdef Py_ssize_t x_size = rows * g.dst[2] * g.width, y_size = g.src[1] * g.src[2] * g.src_stride
+    cdef Py_ssize_t bands = ceil_div(g.dst[1], gather_mr(w) * s.stride[0]), i
     cdef unsigned mode = 0
     cdef double work = g.src[1] * g.src[2] * s.kernel[0] * s.kernel[1] * g.width * g.depth
     cdef int threads = team(c, c.n * work / FMAS)
     if threads == 1:
         for i in range(c.n * bands):
-            spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
-                        dy + i // bands * y_size, w, bias, activation, slope,
-                        dx + i // bands * x_size)
+            spread_task(g, s, i, bands, dy, w, e, dx)
         return
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(c.n * bands, schedule="static"):
-            spread_band(g, s, share(i % bands, bands, rows), share(i % bands + 1, bands, rows),
-                        dy + i // bands * y_size, w, bias, activation, slope,
-                        dx + i // bands * x_size)
+            spread_task(g, s, i, bands, dy, w, e, dx)
         flush_denormals_restore(mode)
 
 
@@ -628,20 +651,13 @@ cdef class PackBackward(Step):
 # ---- forward and input gradient ------------------------------------------------------------------
 
 
-def _check_activation(activation, slope):
-    if activation not in (NONE, RELU, LEAKY_RELU):
-        raise ValueError(f"activation is 0, 1 or 2, not {activation}")
-    if activation == LEAKY_RELU and not 0 <= slope <= 1:
-        raise ValueError(f"slope lies in 0..1, not at {slope}")
-
-
 cdef _check_packed(ConvGeometry geometry, bint packed):
     if not packed and geometry.forward.taps > 1:
         raise ValueError("packed=False is for kernels of one tap")
 
 
 cdef class ConvForward(Step):
-    """y = activation(bias + x ∗ weight): each output sums the inputs under its window.
+    """y = x ∗ weight and the epilogue: each output sums the inputs under its window.
 
     Parameters
     ----------
@@ -650,32 +666,26 @@ cdef class ConvForward(Step):
         (N, D, H, W, IC) and (N, OD, OH, OW, OC), with the geometry's pixel strides.
     panel : slot
         Written by `PackForward`; the weights themselves where ``packed`` is false.
-    bias : slot, optional
-        (OC,), −1 for none.
-    activation : int
-        `NONE`, `RELU` or `LEAKY_RELU` with ``slope`` in 0..1.
     packed : bool
         False reads the weights in place; only a kernel of a single tap can.
+    bias, activation, norm, residual, residual_stride
+        Of `epilogue.Epilogue`.
     """
 
     algorithm = "direct"
     cdef ConvGeometry geometry
-    cdef Py_ssize_t x, panel, bias, y
-    cdef int activation
-    cdef double slope
+    cdef Py_ssize_t x, panel, y
+    cdef Epilogue epilogue
     cdef bint packed
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t panel,
-                 Py_ssize_t y, Py_ssize_t bias=-1, int activation=0, double slope=0.0,
-                 bint packed=True):
-        _check_activation(activation, slope)
+                 Py_ssize_t y, bint packed=True, **epilogue):
         _check_packed(geometry, packed)
-        self.geometry, self.x, self.panel, self.y, self.bias = geometry, x, panel, y, bias
-        self.activation, self.slope, self.packed = activation, slope, packed
+        self.geometry, self.x, self.panel, self.y = geometry, x, panel, y
+        self.packed = packed
+        self.epilogue = Epilogue(math.prod(geometry.out_size), geometry.filters, y, **epilogue)
         size = geometry.forward_panel_size if packed else geometry.weight_size
-        self.reads = (geometry.x_extent(x), Extent(panel, 0, size))
-        if bias >= 0:
-            self.reads += (Extent(bias, 0, geometry.filters),)
+        self.reads = (geometry.x_extent(x), Extent(panel, 0, size), *self.epilogue.reads)
         self.writes = (geometry.y_extent(y),)
 
     def flops(self, n):
@@ -685,14 +695,13 @@ cdef class ConvForward(Step):
         cdef const Gather *g = &self.geometry.forward
         cdef const Lattice *s = &self.geometry.outputs
         cdef Weights weights = PANELS if self.packed else ROWS
+        cdef fc_epilogue e = self.epilogue.bound(c)
         if c.f64:
             gather(c, g, s, <const double *> c.ptr[self.x], <const double *> c.ptr[self.panel],
-                   weights, <const double *> address(c, self.bias), self.activation, self.slope,
-                   <double *> c.ptr[self.y])
+                   weights, &e, <double *> c.ptr[self.y])
         else:
             gather(c, g, s, <const float *> c.ptr[self.x], <const float *> c.ptr[self.panel],
-                   weights, <const float *> address(c, self.bias), self.activation,
-                   <float> self.slope, <float *> c.ptr[self.y])
+                   weights, &e, <float *> c.ptr[self.y])
 
 
 cdef class ConvInputGradient(Step):
@@ -705,34 +714,28 @@ cdef class ConvInputGradient(Step):
         (N, OD, OH, OW, OC) and (N, D, H, W, IC), with the geometry's pixel strides.
     panel : slot
         Written by `PackBackward`; the weights themselves where ``packed`` is false.
-    bias : slot, optional
-        (IC,), −1 for none.
-    activation, slope
-        As in `ConvForward`.
     packed : bool
-        False reads the weights in place; only a kernel of a single tap can.
+        False reads the weights in place; only a kernel of a single tap can, without an epilogue.
+    bias, activation, norm, residual, residual_stride
+        Of `epilogue.Epilogue`.
     """
 
     algorithm = "direct"
     cdef ConvGeometry geometry
     cdef Spread spread
-    cdef Py_ssize_t dy, panel, dx, bias
-    cdef int activation
-    cdef double slope
+    cdef Py_ssize_t dy, panel, dx
+    cdef Epilogue epilogue
     cdef bint packed
 
     def __init__(self, ConvGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t panel,
-                 Py_ssize_t dx, Py_ssize_t bias=-1, int activation=0, double slope=0.0,
-                 bint packed=True):
-        _check_activation(activation, slope)
+                 Py_ssize_t dx, bint packed=True, **epilogue):
         _check_packed(geometry, packed)
-        self.geometry, self.dy, self.panel, self.dx, self.bias = geometry, dy, panel, dx, bias
-        self.activation, self.slope, self.packed = activation, slope, packed
+        self.geometry, self.dy, self.panel, self.dx = geometry, dy, panel, dx
+        self.packed = packed
+        self.epilogue = Epilogue(math.prod(geometry.in_size), geometry.channels, dx, **epilogue)
         self.spread = spread_of(geometry)
         size = geometry.backward_panel_size if packed else geometry.weight_size
-        self.reads = (geometry.y_extent(dy), Extent(panel, 0, size))
-        if bias >= 0:
-            self.reads += (Extent(bias, 0, geometry.channels),)
+        self.reads = (geometry.y_extent(dy), Extent(panel, 0, size), *self.epilogue.reads)
         self.writes = (geometry.x_extent(dx),)
 
     def flops(self, n):
@@ -742,25 +745,21 @@ cdef class ConvInputGradient(Step):
         cdef const Gather *g = &self.geometry.backward
         cdef Weights weights = PANELS if self.packed else COLUMNS
         cdef const Spread *s = &self.spread
+        cdef fc_epilogue e = self.epilogue.bound(c)
         cdef Py_ssize_t p
         if s.used and c.f64:
             spread(c, g, s, <const double *> c.ptr[self.dy], <const double *> c.ptr[self.panel],
-                   <const double *> address(c, self.bias), self.activation, self.slope,
-                   <double *> c.ptr[self.dx])
+                   &e, <double *> c.ptr[self.dx])
             return
         if s.used:
             spread(c, g, s, <const float *> c.ptr[self.dy], <const float *> c.ptr[self.panel],
-                   <const float *> address(c, self.bias), self.activation, <float> self.slope,
-                   <float *> c.ptr[self.dx])
+                   &e, <float *> c.ptr[self.dx])
             return
         for p in range(self.geometry.phase_count):
             if c.f64:
                 gather(c, g, &self.geometry.phases[p], <const double *> c.ptr[self.dy],
-                       <const double *> c.ptr[self.panel], weights,
-                       <const double *> address(c, self.bias), self.activation, self.slope,
+                       <const double *> c.ptr[self.panel], weights, &e,
                        <double *> c.ptr[self.dx])
             else:
                 gather(c, g, &self.geometry.phases[p], <const float *> c.ptr[self.dy],
-                       <const float *> c.ptr[self.panel], weights,
-                       <const float *> address(c, self.bias), self.activation,
-                       <float> self.slope, <float *> c.ptr[self.dx])
+                       <const float *> c.ptr[self.panel], weights, &e, <float *> c.ptr[self.dx])

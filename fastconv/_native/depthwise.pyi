@@ -1,3 +1,4 @@
+from fastconv._native.epilogue import Pointwise
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Step
 
@@ -10,8 +11,10 @@ class DepthwiseForward(Step):
         weight: int,
         y: int,
         bias: int = -1,
-        activation: int = 0,
-        slope: float = 0.0,
+        activation: Pointwise | None = None,
+        norm: tuple[int, int, int] | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...
 
 class DepthwiseInputGradient(Step):

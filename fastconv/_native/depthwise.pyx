@@ -6,14 +6,14 @@ weight gradient adds over the batch: its rows fall into pieces, a function of sh
 only, each with a copy of dw; the copies are added in order.
 """
 
-from fastconv._native.dispatch cimport f32, f64, fc_window, real
+from fastconv._native.dispatch cimport f32, f64, fc_epilogue, fc_window, real
+from fastconv._native.epilogue cimport Epilogue
 from fastconv._native.split cimport SplitStep, blocks
 from fastconv._native.step cimport FMAS, Context
 
 import math
 
 from fastconv._native.checks import distinct, extent, stride_of, strided, whole
-from fastconv._native.conv import LEAKY_RELU, NONE, RELU
 
 cdef enum:
     ROWS = 4            # of an image are one task: neighbours share what they read
@@ -54,7 +54,7 @@ cdef class _Depthwise(SplitStep):
 
 
 cdef class DepthwiseForward(_Depthwise):
-    """y = activation(bias + x ∗ weight), channel by channel.
+    """y = x ∗ weight, channel by channel, and the epilogue.
 
     Parameters
     ----------
@@ -64,43 +64,32 @@ cdef class DepthwiseForward(_Depthwise):
         (N, D, H, W, C) and (N, OD, OH, OW, C), with the geometry's pixel strides.
     weight : slot
         (KD, KH, KW, C).
-    bias : slot, optional
-        (C,), −1 for none.
-    activation : int
-        `conv.NONE`, `conv.RELU` or `conv.LEAKY_RELU` with ``slope`` in 0..1.
+    bias, activation, norm, residual, residual_stride
+        Of `epilogue.Epilogue`.
     """
 
-    cdef Py_ssize_t x, weight, bias, y
-    cdef int activation
-    cdef double slope
+    cdef Py_ssize_t x, weight, y
+    cdef Epilogue epilogue
 
-    def __init__(self, geometry, *, x, weight, y, bias=-1, activation=0, slope=0.0):
+    def __init__(self, geometry, *, x, weight, y, **epilogue):
         self.take(geometry, geometry.out_size)
-        if activation not in (NONE, RELU, LEAKY_RELU):
-            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
-        if activation == LEAKY_RELU and not 0 <= slope <= 1:
-            raise ValueError(f"slope lies in 0..1, not at {slope}")
         distinct(x=x, weight=weight, y=y)
-        self.reads = (geometry.x_extent(x), extent(weight, 0, geometry.weight_size))
-        if bias >= 0:
-            distinct(bias=bias, y=y)
-            self.reads += (extent(bias, 0, geometry.channels),)
+        self.epilogue = Epilogue(math.prod(self.size), self.channels, y, **epilogue)
+        self.reads = (geometry.x_extent(x), extent(weight, 0, geometry.weight_size),
+                      *self.epilogue.reads)
         self.writes = (geometry.y_extent(y),)
-        self.x, self.weight, self.bias, self.y = x, weight, bias, y
-        self.activation, self.slope = activation, slope
+        self.x, self.weight, self.y = x, weight, y
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-        cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
+        cdef fc_epilogue e = self.epilogue.bound(c)
         if c.f64:
             f64.depthwise_forward(&self.window, self.channels, <double *> c.ptr[self.x],
-                                  self.x_stride, <double *> c.ptr[self.weight], <double *> bias,
-                                  self.activation, self.slope, <double *> c.ptr[self.y],
-                                  self.y_stride, first, last)
+                                  self.x_stride, <double *> c.ptr[self.weight], &e,
+                                  <double *> c.ptr[self.y], self.y_stride, first, last)
         else:
             f32.depthwise_forward(&self.window, self.channels, <float *> c.ptr[self.x],
-                                  self.x_stride, <float *> c.ptr[self.weight], <float *> bias,
-                                  self.activation, <float> self.slope, <float *> c.ptr[self.y],
-                                  self.y_stride, first, last)
+                                  self.x_stride, <float *> c.ptr[self.weight], &e,
+                                  <float *> c.ptr[self.y], self.y_stride, first, last)
 
 
 cdef class DepthwiseInputGradient(_Depthwise):

@@ -29,6 +29,15 @@ cdef extern from "dispatch.h" nogil:
         int kind
         double alpha, beta, gamma
 
+    ctypedef struct fc_epilogue:
+        const void *bias
+        const void *mean
+        const void *scale
+        const void *shift
+        const void *residual
+        Py_ssize_t residual_stride
+        fc_activation f
+
     ctypedef struct fc_kernels_f32:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr, dot_mr, dot_nr, sweep_mr, sweep_k
@@ -36,8 +45,8 @@ cdef extern from "dispatch.h" nogil:
                            Py_ssize_t rows, Py_ssize_t cols, float *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
                             const float *const *x, const float *const *next,
-                            const float *const *w, Py_ssize_t w_stride,
-                            const float *bias, bint accumulate, int activation, float slope,
+                            const float *const *w, Py_ssize_t w_stride, const fc_epilogue *e,
+                            bint accumulate, bint final, const float *const *residual,
                             bint stream, float *const *y) noexcept nogil
         void (*fence)() noexcept nogil
         void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
@@ -70,8 +79,8 @@ cdef extern from "dispatch.h" nogil:
                               Py_ssize_t z_block, float *sums, Py_ssize_t plane,
                               Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
-                                const float *m, Py_ssize_t plane, const float *bias,
-                                int activation, float slope, float *y) noexcept nogil
+                                const float *m, Py_ssize_t plane, const fc_epilogue *e,
+                                const float *residual, float *y) noexcept nogil
         void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
                                 const float *w, Py_ssize_t tap_step, Py_ssize_t row_step,
                                 float *u, Py_ssize_t plane) noexcept nogil
@@ -138,9 +147,9 @@ cdef extern from "dispatch.h" nogil:
                                     const int32_t *index, float *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
         void (*depthwise_forward)(const fc_window *g, Py_ssize_t channels, const float *x,
-                                  Py_ssize_t x_stride, const float *w, const float *bias,
-                                  int activation, float slope, float *y, Py_ssize_t y_stride,
-                                  Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                  Py_ssize_t x_stride, const float *w, const fc_epilogue *e,
+                                  float *y, Py_ssize_t y_stride, Py_ssize_t first,
+                                  Py_ssize_t last) noexcept nogil
         void (*depthwise_input_gradient)(const fc_window *g, Py_ssize_t channels,
                                          const float *dy, Py_ssize_t dy_stride, const float *w,
                                          float *dx, Py_ssize_t dx_stride, Py_ssize_t first,
@@ -177,6 +186,8 @@ cdef extern from "dispatch.h" nogil:
                               const fc_activation *f, const float *sum, const float *sum_xhat,
                               const float *dy, Py_ssize_t dy_stride, float *dx,
                               Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_scales)(Py_ssize_t channels, float eps, const float *variance,
+                            const float *gamma, float *scale) noexcept nogil
         void (*norm_update_running)(Py_ssize_t channels, float momentum, const float *batch,
                                     float *running) noexcept nogil
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
@@ -215,8 +226,8 @@ cdef extern from "dispatch.h" nogil:
                            Py_ssize_t rows, Py_ssize_t cols, double *panel) noexcept nogil
         void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t ic,
                             const double *const *x, const double *const *next,
-                            const double *const *w, Py_ssize_t w_stride,
-                            const double *bias, bint accumulate, int activation, double slope,
+                            const double *const *w, Py_ssize_t w_stride, const fc_epilogue *e,
+                            bint accumulate, bint final, const double *const *residual,
                             bint stream, double *const *y) noexcept nogil
         void (*fence)() noexcept nogil
         void (*pack_pixels)(const Py_ssize_t *count, const Py_ssize_t *step, Py_ssize_t cols,
@@ -249,8 +260,8 @@ cdef extern from "dispatch.h" nogil:
                               Py_ssize_t z_block, double *sums, Py_ssize_t plane,
                               Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
-                                const double *m, Py_ssize_t plane, const double *bias,
-                                int activation, double slope, double *y) noexcept nogil
+                                const double *m, Py_ssize_t plane, const fc_epilogue *e,
+                                const double *residual, double *y) noexcept nogil
         void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
                                 const double *w, Py_ssize_t tap_step, Py_ssize_t row_step,
                                 double *u, Py_ssize_t plane) noexcept nogil
@@ -318,9 +329,9 @@ cdef extern from "dispatch.h" nogil:
                                     const int32_t *index, double *dx,
                                     Py_ssize_t dx_stride) noexcept nogil
         void (*depthwise_forward)(const fc_window *g, Py_ssize_t channels, const double *x,
-                                  Py_ssize_t x_stride, const double *w, const double *bias,
-                                  int activation, double slope, double *y, Py_ssize_t y_stride,
-                                  Py_ssize_t first, Py_ssize_t last) noexcept nogil
+                                  Py_ssize_t x_stride, const double *w, const fc_epilogue *e,
+                                  double *y, Py_ssize_t y_stride, Py_ssize_t first,
+                                  Py_ssize_t last) noexcept nogil
         void (*depthwise_input_gradient)(const fc_window *g, Py_ssize_t channels,
                                          const double *dy, Py_ssize_t dy_stride, const double *w,
                                          double *dx, Py_ssize_t dx_stride, Py_ssize_t first,
@@ -357,6 +368,8 @@ cdef extern from "dispatch.h" nogil:
                               const fc_activation *f, const double *sum, const double *sum_xhat,
                               const double *dy, Py_ssize_t dy_stride, double *dx,
                               Py_ssize_t dx_stride) noexcept nogil
+        void (*norm_scales)(Py_ssize_t channels, double eps, const double *variance,
+                            const double *gamma, double *scale) noexcept nogil
         void (*norm_update_running)(Py_ssize_t channels, double momentum, const double *batch,
                                     double *running) noexcept nogil
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,

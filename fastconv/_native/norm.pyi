@@ -37,6 +37,11 @@ class BatchNormForward(SplitStep):
         residual_stride: int | None = None,
     ) -> None: ...
 
+class BatchNormScale(SplitStep):
+    def __init__(
+        self, channels: int, eps: float, variance: int, gamma: int, scale: int
+    ) -> None: ...
+
 class BatchNormUpdateRunning(SplitStep):
     def __init__(
         self,

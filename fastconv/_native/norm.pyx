@@ -182,6 +182,35 @@ def _vectors(channels, *slots, absent=False):
     return tuple(extent(slot, 0, channels) for slot in slots if slot >= 0)
 
 
+cdef class BatchNormScale(SplitStep):
+    """scale = gamma / sqrt(variance + eps): what the epilogue of a product multiplies by.
+
+    Parameters
+    ----------
+    channels : int
+    eps : float
+    variance, gamma, scale : int
+        Slots, (channels,); gamma −1: ones.
+    """
+
+    cdef double eps
+    cdef Py_ssize_t channels, variance, gamma, scale
+
+    def __init__(self, channels, eps, variance, gamma, scale):
+        self.channels, self.eps = whole("channels", channels), number("eps", eps, 0)
+        self.reads = (*_vectors(channels, variance), *_vectors(channels, gamma, absent=True))
+        self.writes = _vectors(channels, scale)
+        self.variance, self.gamma, self.scale = variance, gamma, scale
+
+    cdef void run(self, Context *c) noexcept nogil:
+        if c.f64:
+            f64.norm_scales(self.channels, self.eps, <double *> c.ptr[self.variance],
+                            at(c, self.gamma, 0, <double *> NULL), <double *> c.ptr[self.scale])
+        else:
+            f32.norm_scales(self.channels, <float> self.eps, <float *> c.ptr[self.variance],
+                            at(c, self.gamma, 0, <float *> NULL), <float *> c.ptr[self.scale])
+
+
 cdef class BatchNormUpdateRunning(SplitStep):
     """running = momentum · running + (1 − momentum) · batch, for mean and variance.
 

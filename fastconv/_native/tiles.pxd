@@ -1,6 +1,6 @@
 """What walks around the micro-kernels share: the tables' matrix kernels, per element type."""
 
-from fastconv._native.dispatch cimport f32, f64, fc_walk, real
+from fastconv._native.dispatch cimport f32, f64, fc_epilogue, fc_walk, real
 from fastconv._native.step cimport Context
 
 cdef enum:
@@ -36,15 +36,15 @@ cdef inline void pack_panel(const real *w, Py_ssize_t row_stride, Py_ssize_t col
 
 cdef inline void gather_tile(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t depth,
                              const real *const *x, const real *const *next,
-                             const real *const *w, Py_ssize_t w_stride,
-                             const real *bias, bint accumulate, int activation, real slope,
+                             const real *const *w, Py_ssize_t w_stride, const fc_epilogue *e,
+                             bint accumulate, bint final, const real *const *residual,
                              bint stream, real *const *y) noexcept nogil:
     if real is float:
-        f32.gather_tile(m, n, taps, depth, x, next, w, w_stride, bias, accumulate,
-                        activation, slope, stream, y)
+        f32.gather_tile(m, n, taps, depth, x, next, w, w_stride, e, accumulate, final, residual,
+                        stream, y)
     else:
-        f64.gather_tile(m, n, taps, depth, x, next, w, w_stride, bias, accumulate,
-                        activation, slope, stream, y)
+        f64.gather_tile(m, n, taps, depth, x, next, w, w_stride, e, accumulate, final, residual,
+                        stream, y)
 
 
 cdef inline void fence(const real *_) noexcept nogil:
@@ -126,3 +126,18 @@ cdef inline Py_ssize_t share(Py_ssize_t i, Py_ssize_t parts, Py_ssize_t total) n
 cdef inline void *address(const Context *c, Py_ssize_t slot) noexcept nogil:
     """Where a slot lies; NULL for no slot."""
     return c.ptr[slot] if slot >= 0 else NULL
+
+
+cdef inline fc_epilogue columns_from(const fc_epilogue *e, Py_ssize_t first,
+                                     const real *_) noexcept nogil:
+    """The epilogue of the columns from ``first`` on, as if they were all."""
+    cdef fc_epilogue part = e[0]
+    if e.bias is not NULL:
+        part.bias = <const real *> e.bias + first
+    if e.scale is not NULL:
+        part.mean, part.scale = <const real *> e.mean + first, <const real *> e.scale + first
+    if e.shift is not NULL:
+        part.shift = <const real *> e.shift + first
+    if e.residual is not NULL:
+        part.residual = <const real *> e.residual + first
+    return part

@@ -1,5 +1,6 @@
 """Convolutions of stride 1 by Winograd's minimal filtering: F(4×4, 3×3) and F(2×2, 5×5)."""
 
+from fastconv._native.epilogue import Pointwise
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.step import Step
 
@@ -34,8 +35,10 @@ class WinogradForward(Step):
         y: int,
         scratch: int,
         bias: int = -1,
-        activation: int = 0,
-        slope: float = 0.0,
+        activation: Pointwise | None = None,
+        norm: tuple[int, int, int] | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...
 
 class WinogradInputGradient(Step):
@@ -49,8 +52,10 @@ class WinogradInputGradient(Step):
         dx: int,
         scratch: int,
         bias: int = -1,
-        activation: int = 0,
-        slope: float = 0.0,
+        activation: Pointwise | None = None,
+        norm: tuple[int, int, int] | None = None,
+        residual: int = -1,
+        residual_stride: int | None = None,
     ) -> None: ...
 
 class WinogradWeightGradient(Step):

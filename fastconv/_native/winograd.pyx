@@ -31,14 +31,16 @@ change no bit.
 from cython.parallel cimport parallel, prange, threadid
 
 from fastconv._native.dispatch cimport (
-    f32, f64, fc_tile, flush_denormals_on, flush_denormals_restore, real,
+    f32, f64, fc_epilogue, fc_tile, flush_denormals_on, flush_denormals_restore, real,
 )
+from fastconv._native.epilogue cimport Epilogue
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    TALLEST, WIDEST, ceil_div, gather_mr, gather_nr, pack_panel, share,
+    TALLEST, WIDEST, ceil_div, columns_from, gather_mr, gather_nr, pack_panel, share,
 )
 
-from fastconv._native.conv import LEAKY_RELU, NONE
+import math
+
 from fastconv._native.dispatch import num_threads
 from fastconv._native.step import Extent
 
@@ -458,24 +460,27 @@ cdef inline void multiply(Py_ssize_t planes, Py_ssize_t tiles, Py_ssize_t depth,
 
 
 cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
-                            const real *m, Py_ssize_t plane, const real *bias, int activation,
-                            real slope, real *y) noexcept nogil:
+                            const real *m, Py_ssize_t plane, const fc_epilogue *e,
+                            real *y) noexcept nogil:
+    cdef const real *residual = NULL
     cdef fc_tile tile
     cdef Cursor cursor = find_tile(g, first)
     cdef Py_ssize_t _i, at
     for _i in range(last - first):
         at = destination_tile(g, &cursor, &tile)
         advance(g, &cursor)
+        if e.residual is not NULL:
+            residual = <const real *> e.residual + at // g.dst_stride * e.residual_stride
         if real is float:
-            f32.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
+            f32.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at)
         else:
-            f64.winograd_output(g.window, &tile, cols, m, plane, bias, activation, slope, y + at)
+            f64.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at)
         m += gather_nr(m)
 
 
 cdef void walk_block(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t end,
-                     Py_ssize_t images, const real *x, const real *u, const real *bias,
-                     int activation, real slope, real *y, real *scratch) noexcept nogil:
+                     Py_ssize_t images, const real *x, const real *u, const fc_epilogue *whole,
+                     real *y, real *scratch) noexcept nogil:
     """Tiles first..last: inputs, then products and outputs panel by panel.
 
     While the products run, memory brings what will be written and tiles last..end, which follow.
@@ -485,7 +490,7 @@ cdef void walk_block(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t
     cdef Py_ssize_t v_plane = plane_size(whole_groups(tiles, gather_mr(x)), g.depth)
     cdef Py_ssize_t m_plane = tiles * nr + LANES, u_plane = window_plane(g.depth, nr)
     cdef real *m = scratch + PLANES * v_plane
-    cdef real *out = y
+    cdef fc_epilogue e
     transform_inputs(g, first, last, first, x, scratch, v_plane)
     for panel in range(panels):
         cols = min(nr, g.width - panel * nr)
@@ -500,27 +505,24 @@ cdef void walk_block(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t
                       last + share(slice + 1, slices, end - last), x)
             multiply(6, tiles, g.depth, cols, scratch + 6 * row * v_plane, v_plane,
                      u + 6 * row * u_plane, m + 6 * row * m_plane, m_plane)
-        transform_outputs(g, first, last, cols, m, m_plane, bias, activation, slope, out)
+        e = columns_from(whole, panel * nr, m)
+        transform_outputs(g, first, last, cols, m, m_plane, &e, y + panel * nr)
         u += PLANES * u_plane
-        out += nr
-        if bias is not NULL:
-            bias += nr
 
 
 cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t images,
-                    const real *x, const real *u, const real *bias, int activation, real slope,
-                    real *y, real *scratch) noexcept nogil:
+                    const real *x, const real *u, const fc_epilogue *e, real *y,
+                    real *scratch) noexcept nogil:
     """Tiles first..last block by block."""
     cdef Py_ssize_t tiles = last - first, blocks = ceil_div(tiles, block_tiles(x)), i
     for i in range(blocks):
         walk_block(g, first + share(i, blocks, tiles), first + share(i + 1, blocks, tiles),
-                   first + share(min(i + 2, blocks), blocks, tiles), images, x, u, bias,
-                   activation, slope, y, scratch)
+                   first + share(min(i + 2, blocks), blocks, tiles), images, x, u, e, y,
+                   scratch)
 
 
 cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
-                     const real *u, const real *bias, int activation, real slope, real *y,
-                     real *scratch) noexcept nogil:
+                     const real *u, const fc_epilogue *e, real *y, real *scratch) noexcept nogil:
     """As `walk`, from transformed windows: tiles are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i
     cdef Py_ssize_t images = c.n * g.images if tiles * (g.depth + g.width) >= UNCACHED else 0
@@ -532,19 +534,19 @@ cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const rea
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(tasks, schedule="dynamic"):
-            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), images, x, u, bias,
-                      activation, slope, y, scratch + threadid() * lane_size(g))
+            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), images, x, u, e, y,
+                      scratch + threadid() * lane_size(g))
         flush_denormals_restore(mode)
 
 
 cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t first,
                      Py_ssize_t last, const real *v, Py_ssize_t v_plane, const real *w,
-                     const real *bias, int activation, real slope, real *y,
-                     real *scratch) noexcept nogil:
+                     const fc_epilogue *whole, real *y, real *scratch) noexcept nogil:
     """One panel of columns for tiles first..last, whose transformed inputs are v."""
     cdef Py_ssize_t nr = gather_nr(v), column = panel * nr, cols = min(nr, g.width - column)
     cdef Py_ssize_t tiles = last - first, m_plane = tiles * nr + LANES, size = g.depth * nr, row
     cdef Py_ssize_t u_plane = window_plane(g.depth, nr)
+    cdef fc_epilogue e = columns_from(whole, column, v)
     cdef real *u = scratch + g.window * g.window * size
     cdef real *m = u + 6 * u_plane
     if backward:
@@ -558,13 +560,12 @@ cdef void panel_task(const Map *g, bint backward, Py_ssize_t panel, Py_ssize_t f
                         g.depth * g.width, g.width, u, u_plane)
         multiply(6, tiles, g.depth, cols, v + 6 * row * v_plane, v_plane, u,
                  m + 6 * row * m_plane, m_plane)
-    transform_outputs(g, first, last, cols, m, m_plane,
-                      bias + column if bias is not NULL else NULL, activation, slope, y + column)
+    transform_outputs(g, first, last, cols, m, m_plane, &e, y + column)
 
 
 cdef void walk_wide(const Context *c, const Map *g, bint backward, Py_ssize_t lanes,
-                    const real *x, const real *w, const real *bias, int activation, real slope,
-                    real *y, real *scratch) noexcept nogil:
+                    const real *x, const real *w, const fc_epilogue *e, real *y,
+                    real *scratch) noexcept nogil:
     """As `walk`, from the weights themselves: panels are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), chunks = ceil_div(tiles, SHARED), k, i
     cdef Py_ssize_t first, last, panels = ceil_div(g.width, gather_nr(x)), v_plane
@@ -580,19 +581,18 @@ cdef void walk_wide(const Context *c, const Map *g, bint backward, Py_ssize_t la
             for i in prange(first, last, schedule="static"):
                 transform_inputs(g, i, i + 1, first, x, scratch, v_plane)
             for i in prange(panels, schedule="dynamic"):
-                panel_task(g, backward, i, first, last, scratch, v_plane, w, bias, activation,
-                           slope, y, own + threadid() * panel_lane_size(g))
+                panel_task(g, backward, i, first, last, scratch, v_plane, w, e, y,
+                           own + threadid() * panel_lane_size(g))
             flush_denormals_restore(mode)
 
 
 cdef void walk(const Context *c, const Map *g, bint backward, Py_ssize_t lanes, const real *x,
-               const real *u, const real *bias, int activation, real slope, real *y,
-               real *scratch) noexcept nogil:
-    """y = activation(bias + x ∗ window) for all tiles of all samples."""
+               const real *u, const fc_epilogue *e, real *y, real *scratch) noexcept nogil:
+    """y = x ∗ window and the epilogue, for all tiles of all samples."""
     if g.depth * g.width >= WIDE:
-        walk_wide(c, g, backward, lanes, x, u, bias, activation, slope, y, scratch)
+        walk_wide(c, g, backward, lanes, x, u, e, y, scratch)
     else:
-        walk_tiles(c, g, lanes, x, u, bias, activation, slope, y, scratch)
+        walk_tiles(c, g, lanes, x, u, e, y, scratch)
 
 
 cdef class _Walk(Step):
@@ -600,25 +600,21 @@ cdef class _Walk(Step):
 
     algorithm = "winograd"
     cdef WinogradGeometry geometry
-    cdef Py_ssize_t x, windows, bias, y, scratch
-    cdef int activation
-    cdef double slope
+    cdef Py_ssize_t x, windows, y, scratch
+    cdef Epilogue epilogue
     cdef bint backward
 
     cdef take(self, WinogradGeometry geometry, bint backward, Py_ssize_t x, Py_ssize_t windows,
-              Py_ssize_t y, Py_ssize_t scratch, Py_ssize_t bias, int activation, double slope):
-        if not NONE <= activation <= LEAKY_RELU:
-            raise ValueError(f"activation is 0, 1 or 2, not {activation}")
-        if activation == LEAKY_RELU and not 0 <= slope <= 1:
-            raise ValueError(f"slope lies in 0..1, not at {slope}")
+              Py_ssize_t y, Py_ssize_t scratch, dict epilogue):
         self.geometry, self.backward, self.x, self.windows = geometry, backward, x, windows
-        self.y, self.scratch, self.bias = y, scratch, bias
-        self.activation, self.slope = activation, slope
+        self.y, self.scratch = y, scratch
         conv = geometry.conv
+        pixels = math.prod(conv.in_size if backward else conv.out_size)
+        channels = conv.channels if backward else conv.filters
+        self.epilogue = Epilogue(pixels, channels, y, **epilogue)
         ends = (conv.x_extent, conv.y_extent)
-        self.reads = (ends[backward](x), geometry.windows_extent(windows, backward))
-        if bias >= 0:
-            self.reads += (Extent(bias, 0, conv.channels if backward else conv.filters),)
+        self.reads = (ends[backward](x), geometry.windows_extent(windows, backward),
+                      *self.epilogue.reads)
         size = geometry.backward_scratch if backward else geometry.forward_scratch
         self.writes = (ends[not backward](y), Extent(scratch, 0, size))
 
@@ -627,19 +623,19 @@ cdef class _Walk(Step):
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.backward if self.backward else &self.geometry.forward
-        cdef void *bias = c.ptr[self.bias] if self.bias >= 0 else NULL
+        cdef fc_epilogue e = self.epilogue.bound(c)
         if c.f64:
             walk(c, g, self.backward, self.geometry.lanes, <const double *> c.ptr[self.x],
-                 <const double *> c.ptr[self.windows], <const double *> bias, self.activation,
-                 self.slope, <double *> c.ptr[self.y], <double *> c.ptr[self.scratch])
+                 <const double *> c.ptr[self.windows], &e, <double *> c.ptr[self.y],
+                 <double *> c.ptr[self.scratch])
         else:
             walk(c, g, self.backward, self.geometry.lanes, <const float *> c.ptr[self.x],
-                 <const float *> c.ptr[self.windows], <const float *> bias, self.activation,
-                 <float> self.slope, <float *> c.ptr[self.y], <float *> c.ptr[self.scratch])
+                 <const float *> c.ptr[self.windows], &e, <float *> c.ptr[self.y],
+                 <float *> c.ptr[self.scratch])
 
 
 cdef class WinogradForward(_Walk):
-    """y = activation(bias + x ∗ weight), as `conv.ConvForward`.
+    """y = x ∗ weight and the epilogue, as `conv.ConvForward`.
 
     Parameters
     ----------
@@ -650,16 +646,13 @@ cdef class WinogradForward(_Walk):
         Written by `WinogradWindows`; the weights themselves where the geometry is ``wide``.
     scratch : slot
         ``geometry.forward_scratch`` elements.
-    bias : slot, optional
-        (OC,), −1 for none.
-    activation : int
-        `conv.NONE`, `conv.RELU` or `conv.LEAKY_RELU` with ``slope`` in 0..1.
+    bias, activation, norm, residual, residual_stride
+        Of `epilogue.Epilogue`.
     """
 
     def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t windows,
-                 Py_ssize_t y, Py_ssize_t scratch, Py_ssize_t bias=-1, int activation=0,
-                 double slope=0.0):
-        self.take(geometry, False, x, windows, y, scratch, bias, activation, slope)
+                 Py_ssize_t y, Py_ssize_t scratch, **epilogue):
+        self.take(geometry, False, x, windows, y, scratch, epilogue)
 
 
 cdef class WinogradInputGradient(_Walk):
@@ -674,14 +667,13 @@ cdef class WinogradInputGradient(_Walk):
         Written by `WinogradWindows` with ``backward``; the weights where the geometry is ``wide``.
     scratch : slot
         ``geometry.backward_scratch`` elements.
-    bias, activation, slope
-        As in `WinogradForward`: a transposed convolution is this step with a bias (IC,).
+    bias, activation, norm, residual, residual_stride
+        Of `epilogue.Epilogue`: a transposed convolution is this step with a bias (IC,).
     """
 
     def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t dy, Py_ssize_t windows,
-                 Py_ssize_t dx, Py_ssize_t scratch, Py_ssize_t bias=-1, int activation=0,
-                 double slope=0.0):
-        self.take(geometry, True, dy, windows, dx, scratch, bias, activation, slope)
+                 Py_ssize_t dx, Py_ssize_t scratch, **epilogue):
+        self.take(geometry, True, dy, windows, dx, scratch, epilogue)
 
 
 # ---- weight gradient ----------------------------------------------------------------------------

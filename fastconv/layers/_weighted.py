@@ -33,28 +33,49 @@ class _Weighted(Layer):
         raise NotImplementedError(f"{type(self).__name__} must define geometry")
 
     def emit_forward(self, b: "Builder", frame: Frame, x: "Value", y: "Value") -> None:
-        """y = f(bias + x ∗ weight); f on the way out of the registers where that is free.
+        """y = f(bias + x ∗ weight) and what else the frame carries out.
 
         ``x`` is the input, or a copy of it with its padding.
         """
         frame.saved.padded = None if x is frame.inputs[0] else x
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
-        f = self.function(frame)
-        self._emit_product(b, geometry, x, y, self._epilogue(b, f))
-        if f.epilogue is None:
-            f.forward(b, y, y)
+        together = abreast.pixels(geometry) == 1
+        self._emit_product(b, geometry, x, y, self._epilogue(b, frame, together))
+        self._emit_rest(b, frame, y, y, together)
 
     def function(self, frame: Frame) -> Activation:
         """f: the layer's own, or that of a node which follows it."""
         return self.activation if frame.activation == LINEAR else frame.activation
 
-    def _epilogue(self, b: "Builder", f: Activation) -> dict[str, Any]:
-        """Bias and activation as arguments of the step that can apply both on its way out."""
-        return {
-            "bias": b.parameter(self.bias),
-            "activation": f.epilogue or 0,
-            "slope": f.alpha,
-        }
+    def _epilogue(self, b: "Builder", frame: Frame, together: bool = True) -> dict[str, Any]:
+        """What the product's step does on its way out of the registers, as its arguments.
+
+        ``together``: the norm that the frame carries out, and what follows it, too. (Not where
+        several pixels go abreast: they have a column for each of them.)
+        """
+        f = self.function(frame)
+        found: dict[str, Any] = {"bias": b.parameter(self.bias)}
+        if frame.norm is not None and not together:
+            return found
+        if f.piecewise_linear:
+            found["activation"] = f.arguments
+        if frame.norm is not None:
+            found["norm"] = frame.norm.emit_scale(b)
+            if len(frame.inputs) == 2:
+                residual = frame.inputs[1]
+                found.update(residual=residual.slot, residual_stride=residual.stride)
+        return found
+
+    def _emit_rest(
+        self, b: "Builder", frame: Frame, z: "Value", y: "Value", together: bool = True
+    ) -> None:
+        """From z, the step's result, to y: what `_epilogue` left; they are one if it was all."""
+        f = self.function(frame)
+        if frame.norm is not None and not together:
+            residual = frame.inputs[1] if len(frame.inputs) == 2 else None
+            frame.norm.emit_map(b, z, residual, f, y)
+        elif f != LINEAR and not f.piecewise_linear:
+            f.forward(b, z, y)
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""

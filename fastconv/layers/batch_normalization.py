@@ -6,6 +6,7 @@ import numpy as np
 
 from fastconv import initializers, shapes
 from fastconv._native import norm
+from fastconv.activations import Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
 from fastconv.shapes import Shape
@@ -108,16 +109,46 @@ class BatchNormalization(Layer):
         else:
             mean, variance = moving
         frame.saved.mean, frame.saved.variance = mean, variance
+        self._emit_map(b, x, mean, variance, residual, frame.activation, y)
+        return y
+
+    def _emit_map(
+        self,
+        b: "Builder",
+        x: "Value",
+        mean: int,
+        variance: int,
+        residual: "Value | None",
+        f: Activation,
+        y: "Value",
+    ) -> None:
         b.emit(
             norm.BatchNormForward(
-                x.pixels, c, self.epsilon, x.slot, x.stride, mean, variance,
+                x.pixels, x.channels, self.epsilon, x.slot, x.stride, mean, variance,
                 b.parameter(self.gamma), b.parameter(self.beta), y.slot, y.stride,
-                activation=frame.activation.arguments,
+                activation=f.arguments,
                 residual=residual.slot if residual else -1,
                 residual_stride=residual.stride if residual else None,
             )
         )  # fmt: skip
-        return y
+
+    def emit_map(
+        self, b: "Builder", x: "Value", residual: "Value | None", f: Activation, y: "Value"
+    ) -> None:
+        """y = f(the norm of x by the moving statistics + residual); x and y may be one."""
+        moving = b.parameter(self.moving_mean), b.parameter(self.moving_variance)
+        self._emit_map(b, x, *moving, residual, f, y)
+
+    def emit_scale(self, b: "Builder") -> tuple[int, int, int]:
+        """The slots (mean, scale, shift) by which the product before it normalizes its sums.
+
+        The scale is made in every run: the parameters may have changed.
+        """
+        mean, variance = b.parameter(self.moving_mean), b.parameter(self.moving_variance)
+        c = self.moving_mean.value.size
+        scale = b.buffer(0, c)
+        b.emit(norm.BatchNormScale(c, self.epsilon, variance, b.parameter(self.gamma), scale))
+        return mean, scale, b.parameter(self.beta)
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         x, saved, f = frame.inputs[0], frame.saved, frame.activation

@@ -117,10 +117,11 @@ class Conv2DTranspose(_Convolution):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
-        f = self.function(frame)
-        self._emit_transposed(b, self.transpose_of(x, y), x, y, self._epilogue(b, f))
-        if f.epilogue is None:
-            f.forward(b, y, y)
+        # a slice of a concatenation may be summed in another order than the norm's input would be
+        together = frame.norm is None or y.contiguous
+        z = y if together else b.value(y.shape)
+        self._emit_transposed(b, self.transpose_of(x, z), x, z, self._epilogue(b, frame, together))
+        self._emit_rest(b, frame, z, y, together)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from fastconv import initializers, shapes
-from fastconv._native import depthwise
+from fastconv._native import abreast, depthwise
 from fastconv.layer import Frame
 from fastconv.layers._convolution import _Convolution
 from fastconv.shapes import Shape
@@ -88,13 +88,11 @@ class DepthwiseConv2D(_Convolution):
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
-        f = self.function(frame)
         wide = self._repeated(b, x)
-        self._emit_product(
-            b, self.geometry(wide, wide.stride, y.stride), wide, y, self._epilogue(b, f)
-        )
-        if f.epilogue is None:
-            f.forward(b, y, y)
+        geometry = self.geometry(wide, wide.stride, y.stride)
+        together = abreast.pixels(geometry) == 1
+        self._emit_product(b, geometry, wide, y, self._epilogue(b, frame, together))
+        self._emit_rest(b, frame, y, y, together)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
