@@ -164,9 +164,10 @@ def take_turns(
 ) -> tuple[dict[str, Timing], float]:
     """Time what every worker has as its task, one worker at a time.
 
-    All are warmed up by the same number of calls, then by as many as take `SETTLE`. A turn is a pause, a call that is not timed
-    (where calls are short), and then as many calls as fill ``sample`` seconds. The order within a
-    round moves on by one from round to round, so that a slow minute of the machine hits all.
+    All are warmed up by the same number of calls, then by as many as take `SETTLE`. A turn is a
+    pause, a call that is not timed (where calls are short), and then as many calls as fill
+    ``sample`` seconds. The order within a round moves on by one from round to round, so that a slow
+    minute of the machine hits all.
 
     Returns
     -------
