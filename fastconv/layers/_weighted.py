@@ -41,8 +41,15 @@ class _Weighted(Layer):
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
         f = self.function(frame)
         self._emit_product(b, geometry, x, y, self._epilogue(b, f))
+        self._finish(b, frame, y)
+
+    def _finish(self, b: "Builder", frame: Frame, y: "Value") -> None:
+        """What the product could not apply to y: f, a dropout behind it."""
+        f = self.function(frame)
         if f.epilogue is None:
             f.forward(b, y, y)
+        if frame.mask is not None:
+            frame.mask.forward(b, y, y)
 
     def function(self, frame: Frame) -> Activation:
         """f: the layer's own, or that of a node which follows it."""
@@ -74,6 +81,8 @@ class _Weighted(Layer):
     def _emit_through(self, b: "Builder", frame: Frame, dy: "Value") -> "Value":
         """dz, the gradient before f, and its sum for the bias: in one pass where f allows it."""
         f, y = self.function(frame), frame.output
+        if frame.mask is not None:
+            f, dy = frame.mask.behind(b, f, dy)
         if self.bias is None or not self.trainable:
             return f.backward(b, y, dy)
         together = f.piecewise_linear and not dy.pre_activation

@@ -115,6 +115,7 @@ class BatchNormalization(Layer):
                 activation=frame.activation.arguments,
                 residual=residual.slot if residual else -1,
                 residual_stride=residual.stride if residual else None,
+                dropout=frame.mask.arguments if frame.mask else None,
             )
         )  # fmt: skip
         return y
@@ -126,6 +127,8 @@ class BatchNormalization(Layer):
             dgamma, add = b.gradient(self.gamma)
         if self.trainable and self.beta is not None:
             dbeta, add = b.gradient(self.beta)
+        if frame.mask is not None:  # f' is looked for in two passes: the mask is made once, before
+            dy = frame.mask.backward(b, dy)
         if not frame.needs[0] and dgamma == dbeta == -1:  # the residual's gradient alone
             return [None, f.backward(b, frame.output, dy).shared()]
         # without a residual, f' comes from x; with one it needs the output, and the residual needs

@@ -119,8 +119,7 @@ class Conv2DTranspose(_Convolution):
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
         f = self.function(frame)
         self._emit_transposed(b, self.transpose_of(x, y), x, y, self._epilogue(b, f))
-        if f.epilogue is None:
-            f.forward(b, y, y)
+        self._finish(b, frame, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":

@@ -93,8 +93,7 @@ class DepthwiseConv2D(_Convolution):
         self._emit_product(
             b, self.geometry(wide, wide.stride, y.stride), wide, y, self._epilogue(b, f)
         )
-        if f.epilogue is None:
-            f.forward(b, y, y)
+        self._finish(b, frame, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
