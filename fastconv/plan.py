@@ -453,8 +453,8 @@ class Plan:
                 saved=SimpleNamespace(),
             )
             # a slice of a concatenation is kept with the whole; a residual sum is made again only
-            # where all of its unit is named, or the stream of sums would be made from its beginning,
-            # and so is the result of a dropout: what it was made of is nowhere else
+            # where all of its unit is named, or the stream of sums would be made from its
+            # beginning. So is what was dropped, as what it was made of lies nowhere else
             names = [layer.name in recompute for layer in unit.layers]
             together = len(unit.inputs) > 1 or unit.mask is not None
             named = all(names) if together else names[-1]

@@ -112,8 +112,9 @@ cdef class ActivationBackward(_Activation):
     """dx = dy · f'(x), the derivative taken from y alone; dy and dx may be one slot.
 
     A NaN in y or dy is one in dx (but ReLU's zeros hide dy's). At y = 0 the derivative is the one
-    from below, at ReLU's largest value it is zero. Parameters as in `ActivationForward`; RELU_DROPPED is a ReLU
-    and a dropout behind it that made y: dx = dy · alpha where y > 0, alpha = 1 / (1 − rate).
+    from below, at ReLU's largest value it is zero. Parameters as in `ActivationForward`;
+    RELU_DROPPED is a ReLU and a dropout behind it that made y: dx = dy · alpha where y > 0,
+    alpha = 1 / (1 − rate).
     """
 
     cdef Py_ssize_t y, y_stride, dy, dy_stride, dx, dx_stride

@@ -72,8 +72,8 @@ cdef class Add(RowStep):
     """y = f(a + b); y may be the slot of a or b.
 
     Parameters as in `Copy`; f is linear (None), relu or leaky_relu, as (kind, alpha, beta, gamma)
-    of `activation.ActivationForward`. ``dropout``, (rate, stream), is one that follows: y is dropped
-    too, by the mask of `random.DropoutForward`.
+    of `activation.ActivationForward`. ``dropout``, (rate, stream), is one that follows: y is
+    dropped too, by the mask of `random.DropoutForward`.
     """
 
     cdef fc_activation f
