@@ -5,8 +5,8 @@ A *unit* is a chain of nodes whose first node's layer, the head, emits the steps
 value between two of them is never written. So a chain ends where such a value has another reader or
 is an output of the model. The head learns from its frame what it shall carry out: an activation to
 apply (``frame.activation``), a residual to add (an input behind its own), a dropout
-(``frame.mask``). What a unit computes are
-the same numbers, to the bit, as its nodes would compute one by one.
+(``frame.mask``). What a unit computes are the same numbers, to the bit, as its nodes would compute
+one by one.
 
 ``FASTCONV_FUSION=0`` makes every node a unit of its own.
 """
