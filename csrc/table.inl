@@ -143,7 +143,8 @@ typedef struct {
     /* kernels/random.inl */
     void (*philox_group)(uint64_t key, uint64_t block, uint64_t step, uint32_t *out);
     void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, real scale, ptrdiff_t first,
-                    ptrdiff_t last, ptrdiff_t count, const real *x, real *y);
+                    ptrdiff_t last, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *y,
+                    ptrdiff_t y_stride);
 
     /* kernels/loss.inl */
     double (*cross_entropy)(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,

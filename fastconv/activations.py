@@ -7,6 +7,7 @@ gives dx = y · (dy − Σ dy · y).
 
 import math
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
@@ -38,7 +39,12 @@ class Activation:
     @property
     def piecewise_linear(self) -> bool:
         """Whether other kernels can apply it, and its derivative, in their own pass."""
-        return self.name in ("relu", "leaky_relu")
+        return self.name in ("relu", "leaky_relu", "relu_dropped")
+
+    @property
+    def zero_or_free(self) -> bool:
+        """Whether y > 0 tells where the derivative is 1, and it is 0 elsewhere."""
+        return self.name == "relu" and self.alpha == 0 and self.beta == math.inf
 
     @property
     def arguments(self) -> tuple[int, float, float, float]:
@@ -119,6 +125,61 @@ class Activation:
             return scope.constant(0, "below")
         below = scope.node("Sub", [x, threshold], x)
         return scope.node("Mul", [below, scope.constant(self.alpha, "slope")], x)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A dropout: ``y = m · x / (1 − rate)``, m from the run's seed and step and from this stream.
+
+    Attributes
+    ----------
+    rate : float
+    stream : int
+        Which random numbers.
+    """
+
+    rate: float
+    stream: int
+
+    @property
+    def arguments(self) -> tuple[float, int]:
+        """How a step that carries the dropout is told of it."""
+        return self.rate, self.stream
+
+    def forward(self, b: "Builder", x: "Value", y: "Value") -> None:
+        """Emit the dropout of x into y; x and y may be the same."""
+        from fastconv._native import random
+
+        b.emit(
+            random.DropoutForward(
+                self.rate, prod(x.shape), self.stream, x.slot, y.slot,
+                x.channels, x.stride, y.stride,
+            )
+        )  # fmt: skip
+
+    def backward(self, b: "Builder", dy: "Value") -> "Value":
+        """Emit the gradient before the dropout from that behind it; returns its buffer."""
+        from fastconv._native import random
+
+        dx = b.in_place(dy)
+        b.emit(
+            random.DropoutBackward(
+                self.rate, prod(dy.shape), self.stream, dy.slot, dx.slot,
+                dy.channels, dy.stride, dx.stride,
+            )
+        )  # fmt: skip
+        return dx
+
+    def behind(self, b: "Builder", f: Activation, dy: "Value") -> "tuple[Activation, Value]":
+        """What is left to do where this dropout follows f: the function whose derivative is to be
+        applied, and to which gradient.
+
+        What a ReLU stopped is 0, and so is what was dropped: one look at y tells both, and no
+        random number is drawn again. Elsewhere the dropout's gradient is a step.
+        """
+        if f.zero_or_free:
+            return Activation("relu_dropped", 1 / (1 - self.rate)), dy
+        return f, self.backward(b, dy)
 
 
 LINEAR = Activation("linear")

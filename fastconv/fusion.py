@@ -1,36 +1,41 @@
-"""Which nodes of a graph are carried out together: batch norm, residual sum and activation in one
-pass over memory instead of three, and at inference on the way out of the product before.
+"""Which nodes of a graph are carried out together: batch norm, residual sum, activation and dropout
+in one pass over memory instead of four, and at inference on the way out of the product before.
 
 A *unit* is a chain of nodes whose first node's layer, the head, emits the steps of all of them. A
 value between two of them is never written. So a chain ends where such a value has another reader or
 is an output of the model. The head learns from its frame what it shall carry out: an activation to
 apply (``frame.activation``), a batch norm before it (``frame.norm``), a residual to add (an input
-behind its own). What a unit computes are the same numbers, to the bit, as its nodes would compute
-one by one.
+behind its own), a dropout (``frame.mask``). What a unit computes are the same numbers, to the bit,
+as its nodes would compute one by one.
 
 ``FASTCONV_FUSION=0`` makes every node a unit of its own.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fastconv.activations import LINEAR
+from fastconv.activations import LINEAR, Mask
 from fastconv.activations import Activation as Function
 from fastconv.graph import Graph
 from fastconv.layer import Layer, Node, Tensor
 from fastconv.layers.activation import Activation
 from fastconv.layers.add import Add
+from fastconv.layers.average_pooling2d import AveragePooling2D
 from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.conv2d import Conv2D
 from fastconv.layers.conv2d_transpose import Conv2DTranspose
 from fastconv.layers.dense import Dense
 from fastconv.layers.depthwise_conv2d import DepthwiseConv2D
+from fastconv.layers.dropout import Dropout
+from fastconv.layers.flatten import Flatten
 from fastconv.layers.leaky_relu import LeakyReLU
 from fastconv.layers.max_pooling2d import MaxPooling2D
 from fastconv.layers.relu import ReLU
 
 ACTIVATIONS = (Activation, ReLU, LeakyReLU)
 PRODUCTS = (Conv2D, DepthwiseConv2D, Conv2DTranspose, Dense)
+POOLINGS = (MaxPooling2D, AveragePooling2D)
 HEADS = (BatchNormalization, Add, *PRODUCTS)  # these carry out an activation
 
 
@@ -54,6 +59,8 @@ class Unit:
         By moving statistics, behind a product.
     input_activation : activations.Activation
         Of the unit which made the input, whose derivative this one's backward passes.
+    mask : activations.Mask or None
+        The dropout to be applied last, in training.
     """
 
     layers: tuple[Layer, ...]
@@ -63,6 +70,7 @@ class Unit:
     activation: Function = LINEAR
     norm: BatchNormalization | None = None
     input_activation: Function = LINEAR
+    mask: Mask | None = None
 
     @property
     def layer(self) -> Layer:
@@ -88,7 +96,11 @@ def units(graph: Graph, inference: bool = False) -> list[Unit]:
         inner = {
             t: found[t] for t in node.inputs if readers[t] == [node] and t not in graph.outputs
         }
-        head = _residual(node, inner) or _activation(node, inner)
+        if _dropout_behind_flatten(node, unit.number, inner, readers, graph, found):
+            continue
+        head = (
+            _residual(node, inner) or _activation(node, inner) or _dropout(node, unit.number, inner)
+        )
         if head is None and inference:
             head = _norm(node, inner)
         if head is not None:
@@ -132,9 +144,64 @@ def _activation(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:
     if f is None or not f.piecewise_linear:
         return None
     head = inner.get(node.inputs[0])
-    if head is None or head.activation != LINEAR or _function(head.layer, HEADS) != LINEAR:
+    if head is None or not _is_free(head) or _function(head.layer, HEADS) != LINEAR:
         return None
     return replace(head, layers=(*head.layers, node.layer), output=node.output, activation=f)
+
+
+def _dropout(node: Node, number: int, inner: dict[Tensor, Unit]) -> Unit | None:
+    """A dropout with the layer before it."""
+    mask = _mask(node, number)
+    head = inner.get(node.inputs[0]) if mask else None
+    if mask is None or head is None or not _drops(head):
+        return None
+    return replace(head, layers=(*head.layers, node.layer), output=node.output, mask=mask)
+
+
+def _dropout_behind_flatten(
+    node: Node,
+    number: int,
+    inner: dict[Tensor, Unit],
+    readers: Mapping[Tensor, Sequence[Node]],
+    graph: Graph,
+    found: dict[Tensor, Unit],
+) -> bool:
+    """Whether ``found`` now has a dropout with the layer before the `Flatten` that it follows: an
+    element's place in the batch is the same before and behind. What the two nodes make are views of
+    the one tensor."""
+    mask = _mask(node, number)
+    view = inner.get(node.inputs[0]) if mask else None
+    if mask is None or view is None or type(view.layer) is not Flatten:
+        return False
+    source = view.inputs[0]
+    head = found[source]
+    if len(readers[source]) > 1 or source in graph.outputs or not _drops(head):
+        return False
+    del found[view.output]
+    found[source] = replace(head, mask=mask)
+    found[node.output] = replace(view, layers=(*view.layers, node.layer), output=node.output)
+    return True
+
+
+def _mask(node: Node, number: int) -> Mask | None:
+    layer = node.layer
+    return layer.mask(number) if type(layer) is Dropout and layer.rate > 0 else None
+
+
+def _drops(head: Unit) -> bool:
+    """Whether a unit can apply a dropout too: its own result must not be needed again. Backward
+    looks at it for the derivative of an activation, but that of a ReLU can be seen behind the
+    dropout as well, and batch norm without a residual finds it from its input."""
+    if head.mask is not None:
+        return False
+    if type(head.layer) is BatchNormalization and len(head.inputs) == 1:
+        return True
+    if type(head.layer) in POOLINGS:
+        f: Function | None = head.input_activation
+    else:
+        own = _function(head.layer, HEADS)
+        f = own if own != LINEAR else head.activation
+    return f is not None and (f == LINEAR or f.zero_or_free)
 
 
 def _behind(unit: Unit, inner: dict[Tensor, Unit]) -> Unit:
@@ -146,7 +213,7 @@ def _behind(unit: Unit, inner: dict[Tensor, Unit]) -> Unit:
         return unit
     own = _function(maker.layer, PRODUCTS)
     f = own if own is not None and own != LINEAR else maker.activation
-    if own is None or not f.piecewise_linear or f.alpha != 0:
+    if own is None or maker.mask is not None or not f.piecewise_linear or f.alpha != 0:
         return unit
     return replace(unit, input_activation=f)
 
@@ -157,4 +224,9 @@ def _function(layer: Layer, among: tuple[type[Layer], ...]) -> Function | None:
 
 
 def _is_plain(unit: Unit) -> bool:
-    return len(unit.inputs) == 1 and unit.activation == LINEAR
+    return len(unit.inputs) == 1 and _is_free(unit)
+
+
+def _is_free(unit: Unit) -> bool:
+    """Whether nothing follows the head, or its residual, yet."""
+    return unit.activation == LINEAR and unit.mask is None

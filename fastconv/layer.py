@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastconv import initializers, shapes
-from fastconv.activations import Activation
+from fastconv.activations import Activation, Mask
 from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
 
@@ -73,6 +73,8 @@ class Frame(SimpleNamespace):
         To be applied to the result, for nodes that follow this one (`fastconv.fusion`).
     norm : BatchNormalization, optional
         To be applied to a product's sums, before a residual and the activation (inference alone).
+    mask : Mask or None
+        A dropout to be applied behind the activation, for a node that follows (`fastconv.fusion`).
     needs : list of bool
         For which inputs the gradient is wanted.
     input_activation : Activation
@@ -92,6 +94,7 @@ class Frame(SimpleNamespace):
     activation: Activation
     norm: "BatchNormalization | None"
     input_activation: Activation
+    mask: Mask | None
     needs: list[bool]
     stream: int
     saved: SimpleNamespace

@@ -449,13 +449,16 @@ class Plan:
                 activation=unit.activation,
                 norm=unit.norm,
                 input_activation=unit.input_activation,
+                mask=unit.mask if training else None,
                 stream=unit.number,
                 saved=SimpleNamespace(),
             )
             # a slice of a concatenation is kept with the whole; a residual sum is made again only
-            # where all of its unit is named, or the stream of sums would be made from its beginning
+            # where all of its unit is named, or the stream of sums would be made from its
+            # beginning. So is what was dropped, as what it was made of lies nowhere else
             names = [layer.name in recompute for layer in unit.layers]
-            named = all(names) if len(unit.inputs) > 1 else names[-1]
+            together = len(unit.inputs) > 1 or unit.mask is not None
+            named = all(names) if together else names[-1]
             drop = backward and named and unit.output not in b.placed
             before = len(b.steps)
             b.origin = Origin(unit.layer.name, "forward")

@@ -308,3 +308,167 @@ def test_pooling_leaves_the_activation_where_others_read():
     assert not passed([z, y])
     assert not passed([z, layers.MaxPooling2D(3)(y)])
     assert not passed(layers.MaxPooling2D(2)(layers.Conv2D(4, 3, activation="tanh")(x)))
+
+
+# ---- dropout ----
+
+
+def dense(x):
+    y = layers.Dropout(0.5)(layers.Dense(33, activation="relu")(x))
+    return layers.Dropout(0.3)(layers.ReLU()(layers.Dense(7, use_bias=False)(y)))
+
+
+def mnist(x):
+    y = layers.Conv2D(5, 3, activation="relu")(x)
+    y = layers.MaxPooling2D(2)(layers.Conv2D(7, 3, activation="relu")(y))
+    y = layers.Dense(9, activation="relu")(layers.Flatten()(layers.Dropout(0.25)(y)))
+    return layers.Dense(3, activation="softmax")(layers.Dropout(0.5)(y))
+
+
+def flat_first(x):
+    y = layers.AveragePooling2D(3, 1, "same")(layers.Conv2D(5, 3, activation="relu")(x))
+    y = layers.MaxPooling2D(3, 2)(layers.Conv2D(19, 1)(layers.Dropout(0.1, seed=4)(y)))
+    return layers.Dense(3)(layers.Dropout(0.25)(layers.Flatten()(y)))
+
+
+def norms(x):
+    y = layers.Dropout(0.2)(block(x, "leaky", residual=False))
+    y = layers.Dropout(0.4)(block(y, trainable=False))
+    y = layers.Dropout(0.4)(layers.BatchNormalization()(y))
+    return layers.Dropout(0.3)(layers.Add()([layers.BatchNormalization()(y), y]))
+
+
+def functions(x):
+    y = layers.Dropout(0.2)(layers.Conv2D(5, 3, activation="tanh")(x))
+    y = layers.Dropout(0.3)(layers.Activation("tanh")(layers.Dense(4)(y)))
+    y = layers.Dropout(0.4)(RELUS["relu6"]()(layers.DepthwiseConv2D(3)(y)))
+    y = layers.Dropout(0.2)(layers.Conv2DTranspose(4, 3, activation="relu")(y))
+    y = layers.ReLU()(layers.Dropout(0.5)(layers.DepthwiseConv2D(2, activation="relu")(y)))
+    return layers.Dropout(0.1)(layers.ReLU(threshold=0.1)(layers.Conv2D(4, 2)(y)))
+
+
+def pools(x):
+    """Max pooling before and behind dropout, and behind a ReLU with a cap."""
+    y = layers.Dropout(0.2)(layers.Conv2D(17, 3, padding="same", activation="relu")(x))
+    y = layers.Dropout(0.4)(layers.MaxPooling2D(2, 1)(y))
+    y = layers.MaxPooling2D(3, 1)(RELUS["relu6"]()(layers.Conv2D(5, 1)(y)))
+    return layers.Dropout(0.4)(layers.Dropout(0.3)(y))
+
+
+def sums(x):
+    y = layers.Dropout(0.3)(layers.Add()([layers.Dense(19)(x), layers.Dense(19)(x)]))
+    y = layers.Add()([y, layers.Dense(19, activation="relu")(x), y])
+    return layers.Dropout(0.2)(layers.ReLU()(y))
+
+
+def slices(x):
+    """Every kind that drops, into slices of a wider buffer, and a dropout that reads one."""
+    y = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+    parts = [
+        layers.Dropout(0.2)(layers.Dense(5, activation="relu")(y)),
+        layers.Dropout(0.3)(layers.BatchNormalization()(y)),
+        layers.Dropout(0.4)(layers.MaxPooling2D(3, 1, "same")(y)),
+        layers.Dropout(0.5)(layers.AveragePooling2D(3, 1, "same")(y)),
+        layers.Dropout(0.6)(layers.ReLU()(layers.Add()([y, layers.Dense(6)(y)]))),
+        layers.Dropout(0.7)(y),
+        layers.Dropout(0.1)(layers.Activation("tanh")(layers.Dense(3)(y))),
+    ]
+    return layers.Dropout(0.3)(layers.Concatenate()(parts))
+
+
+def two_readers(x):
+    y = layers.Dropout(0.5)(layers.Conv2D(6, 3, activation="relu")(x))
+    z = layers.Dropout(0.5)(layers.MaxPooling2D(2)(layers.Conv2D(6, 1, activation="relu")(y)))
+    one = layers.Conv2D(2, 1, activation="relu")(y)  # this value is read behind its dropout too
+    return [z, layers.Dense(2)(z), layers.Dense(3)(y), layers.Dropout(0.3)(one), one]
+
+
+def shared(x):
+    step, drop = layers.Dense(3, activation="relu"), layers.Dropout(0.5)
+    return drop(step(drop(step(drop(x)))))
+
+
+DROPOUTS = [dense, mnist, flat_first, norms, functions, pools, sums, slices, two_readers, shared]
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("make", DROPOUTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_in_the_layer_before_it(monkeypatch, real, make, training):
+    fc.set_floatx(real)
+    fc.set_random_seed(1)
+    x = fc.Input((11, 12, 3))
+    model = fc.Model(x, make(x))
+    for p in model.parameters():
+        p.value += np.random.default_rng(0).uniform(-0.1, 0.3, p.shape)
+    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    together = everything(model, xs, training)
+    assert len(units(model.graph)) < len(model.graph.nodes)
+    for a, b in zip(together, everything(unfused(monkeypatch, model), xs, training), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("make", DROPOUTS)
+@pytest.mark.parametrize("which", ["*", "dropout*", "[!d]*", "max_pooling2d*", "flatten*"])
+def test_dropout_that_is_computed_again(monkeypatch, make, which):
+    fc.set_random_seed(1)
+    x = fc.Input((11, 12, 3))
+    outputs = make(x)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    flat = [layers.Flatten()(y) if len(y.shape) > 1 else y for y in outputs]
+    model = fc.Model(x, layers.Dense(3)(layers.Concatenate()(flat) if flat[1:] else flat[0]))
+    start = [p.value.copy() for p in model.parameters()]
+    data = np.random.default_rng(1).standard_normal((6, *x.shape)).astype("f4")
+    labels = np.random.default_rng(2).standard_normal((6, 3)).astype("f4")
+    found = []
+    for fusion, recompute in (("0", None), ("1", None), ("1", [which])):
+        monkeypatch.setenv("FASTCONV_FUSION", fusion)
+        fc.set_random_seed(3)
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.assign(value)
+        try:
+            model.compile("sgd", "mse", recompute=recompute)
+        except ValueError:  # no layer of this name
+            return
+        for _ in range(2):
+            model.train_on_batch(data, labels)
+        found.append([p.value.copy() for p in model.parameters()])
+    for again in found[1:]:
+        for a, b in zip(again, found[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def masked(inputs, outputs):
+    """The heads that apply a dropout, and the nodes that are left alone to do it."""
+    found = units(Graph(inputs, outputs))
+    carry = [type(u.layer).__name__ for u in found if u.mask is not None]
+    return carry, sum(type(u.layer) is layers.Dropout for u in found)
+
+
+def test_who_applies_dropout():
+    x = fc.Input((11, 12, 3))
+    assert masked(x, dense(x)) == (["Dense", "Dense"], 0)
+    assert masked(x, mnist(x)) == (["MaxPooling2D", "Dense"], 0)
+    assert masked(x, flat_first(x)) == (["AveragePooling2D", "MaxPooling2D"], 0)
+    assert masked(x, norms(x)) == (["BatchNormalization"] * 4, 0)
+    assert masked(x, functions(x))[1] == 3  # their derivatives ask for what was not dropped
+    assert masked(x, pools(x)) == (["Conv2D", "MaxPooling2D"], 2)
+    assert masked(x, layers.Dropout(0.5)(x)) == ([], 1)
+    y = layers.Dense(3)(x)
+    assert masked(x, layers.Dropout(0)(y)) == ([], 1)
+    assert masked(x, [layers.Dropout(0.5)(y), y]) == ([], 1)
+    assert masked(x, layers.Concatenate()([layers.Dropout(0.5)(y), y])) == ([], 1)
+    flat = layers.Flatten()(y)
+    assert masked(x, layers.Dropout(0.5)(flat)) == (["Dense"], 0)
+    assert masked(x, [layers.Dropout(0.5)(flat), y]) == ([], 1)
+    assert masked(x, [layers.Dropout(0.5)(flat), flat]) == ([], 1)
+
+
+def test_a_dropped_relu_needs_no_random_numbers_in_backward():
+    x = fc.Input((11, 12, 3))
+    model = fc.Model(x, mnist(x))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    plan, _ = model._plan_for("fit", [(11, 12, 3)])
+    titles = [step.title for step in [*plan.forward.steps, *plan.backward.steps]]
+    assert "dropout backward" not in titles
+    assert titles.count("dropout forward") == 1  # the dense layer's, where its result lies

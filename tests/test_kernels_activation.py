@@ -16,6 +16,7 @@ from kernel_tools import (
 )
 
 from fastconv._native import activation as native
+from fastconv._native import random
 
 __all__ = ["dtype"]
 INF = np.inf
@@ -255,3 +256,41 @@ def test_bad_bias_backward():
                                (6, 2, "dy_stride")):  # fmt: skip
         with pytest.raises(ValueError, match=name):
             native.BiasBackward(*good[:place], value, *good[place + 1 :])
+
+
+@pytest.mark.parametrize("channels", [*CHANNELS, 65 * LANES + 1])
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("rate", [0.25, 0.3, 0.9])
+def test_a_relu_and_a_dropout_are_passed_by_one_look_at_y(dtype, channels, gap, rate):
+    n, pixels, strides = 3, 61, [channels + gap * k for k in range(3)]
+    x, dy = (randoms((n, pixels, channels), i).astype(dtype) for i in range(2))
+    ends = rate, pixels * channels, 5
+    y, masked = Tensor(reference.relu(x).astype(dtype), dtype), Tensor(dy, dtype)
+    before = y.values
+    for step, t in ((random.DropoutForward(*ends, 0, 0), y),
+                    (random.DropoutBackward(*ends, 0, 0), masked)):  # fmt: skip
+        run(step, {0: t}, n, training=True, seed=1, step_number=2)
+    assert (before[y.values == 0] > 0).any()
+    wanted = np.where(before > 0, masked.values, 0)  # one by one: dropout's, then ReLU's
+
+    f = (native.RELU_DROPPED, 1 / (1 - rate), INF, 0)
+    slots = {0: Tensor(y.values, dtype, strides[0]), 1: Tensor(dy, dtype, strides[1])}
+    slots[2] = empty(x.shape, dtype, strides[2])
+    where = [number for pair in enumerate(strides) for number in pair]
+    run(native.ActivationBackward(*f, pixels, channels, *where), slots, n)
+    np.testing.assert_array_equal(slots[2].values, wanted)
+
+    sums = []
+    for g, given in ((f, dy), ((native.RELU, 0, INF, 0), masked.values)):
+        slots[1], slots[2] = Tensor(given, dtype, strides[1]), empty(x.shape, dtype, strides[2])
+        slots[3] = empty((1, channels), dtype)
+        slots[4] = empty((1, native.BiasBackward.scratch(channels)), dtype)
+        run(native.BiasBackward(g, pixels, channels, *where, 3, 4), slots, n)
+        np.testing.assert_array_equal(slots[2].values, wanted)
+        sums.append(slots[3].values)
+    np.testing.assert_array_equal(*sums)
+
+
+def test_a_dropped_relu_has_no_forward():
+    with pytest.raises(ValueError, match="derivative alone"):
+        native.ActivationForward(native.RELU_DROPPED, 2, INF, 0, 4, 3, 0, 3, 1, 3)

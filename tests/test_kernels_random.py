@@ -5,7 +5,7 @@ import pytest
 import reference
 from kernel_tools import Tensor, dtype, empty, randoms, run, same_for_all_teams
 
-from fastconv._native import dispatch
+from fastconv._native import dispatch, elementwise, norm, pool
 from fastconv._native import random as native
 
 __all__ = ["dtype"]
@@ -116,3 +116,76 @@ def test_threads_change_no_bit(dtype):
 def test_bad_rates(rate):
     with pytest.raises(ValueError, match="rate"):
         native.DropoutForward(rate, 3, 0, 0, 1)
+
+
+# ---- other steps that drop what they have written ----
+
+PIXELS, COLS = 4 * 5, 37
+
+
+def window(x_stride, y_stride):
+    return pool.PoolGeometry(
+        (1, 4, 5), (1, 2, 3), (1, 1, 1), ((0, 0), (0, 1), (1, 1)), COLS, x_stride, y_stride
+    )
+
+
+CARRIERS = {
+    "add": lambda x, y, mask: elementwise.Add(PIXELS, COLS, 0, x, 0, x, 1, y, dropout=mask),
+    "norm": lambda x, y, mask: norm.BatchNormForward(
+        PIXELS, COLS, 1e-3, 0, x, 2, 2, -1, -1, 1, y, dropout=mask
+    ),
+    "max": lambda x, y, mask: pool.MaxPoolForward(window(x, y), 0, 1, dropout=mask),
+    "average": lambda x, y, mask: pool.AveragePoolForward(window(x, y), False, 0, 1, dropout=mask),
+}
+
+
+def carried(dtype, step, gap, n=9, training=True):
+    y = empty((n, PIXELS, COLS), dtype, COLS + gap)
+    x = Tensor(randoms((n, PIXELS, COLS)), dtype, COLS + 2 * gap)
+    slots = {0: x, 1: y, 2: Tensor(np.arange(1.0, COLS + 1)[None], dtype)}
+    touched = {extent.slot for extent in (*step.reads, *step.writes)}
+    run(step, {slot: t for slot, t in slots.items() if slot in touched}, n, training=training,
+        seed=5, step_number=7)  # fmt: skip
+    return y.values
+
+
+@pytest.mark.parametrize("who", CARRIERS)
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_step_drops_what_it_wrote(dtype, who, gap):
+    strides = COLS + 2 * gap, COLS + gap
+    plain = carried(dtype, CARRIERS[who](*strides, None), gap)
+    got = carried(dtype, CARRIERS[who](*strides, (0.3, 11)), gap)
+    apart = drop(dtype, plain.reshape(len(plain), -1), 0.3, 11, 5, 7)
+    np.testing.assert_array_equal(got, apart.reshape(got.shape))
+    idle = carried(dtype, CARRIERS[who](*strides, (0.3, 11)), gap, training=False)
+    np.testing.assert_array_equal(idle, plain)
+    same_for_all_teams(lambda: [carried(dtype, CARRIERS[who](*strides, (0.3, 11)), gap)])
+    with pytest.raises(ValueError, match="rate"):
+        CARRIERS[who](*strides, (1, 11))
+
+
+@pytest.mark.parametrize("channels", [1, 7, 64, 100])
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_of_pixels_with_gaps(dtype, channels, training):
+    x = randoms((3, 50 * channels)).astype(dtype)
+    pixels = x.reshape(3, 50, channels)
+    options = {"training": training, "seed": 1, "step_number": 2}
+    wanted = drop(dtype, x, 0.4, training=training).reshape(pixels.shape)
+    y, here = empty(pixels.shape, dtype, channels + 5), Tensor(pixels, dtype, channels + 3)
+    ends = (0.4, 50 * channels, 3)
+    step = native.DropoutForward(*ends, 0, 1, channels, channels + 3, channels + 5)
+    run(step, {0: here, 1: y}, 3, **options)
+    np.testing.assert_array_equal(y.values, wanted)
+    step = native.DropoutBackward(*ends, 0, 0, channels, channels + 3, channels + 3)
+    run(step, {0: here}, 3, **options)
+    np.testing.assert_array_equal(here.values, wanted)
+
+
+def test_bad_pixels():
+    native.DropoutForward(0.5, 12, 0, 0, 1, 3, 4, 5)
+    with pytest.raises(ValueError, match="channels"):
+        native.DropoutForward(0.5, 12, 0, 0, 1, 5)
+    with pytest.raises(ValueError, match="x_stride"):
+        native.DropoutForward(0.5, 12, 0, 0, 1, 3, 2)
+    with pytest.raises(ValueError, match="stride"):
+        native.DropoutForward(0.5, 12, 0, 0, 0, 3, 4, 5)

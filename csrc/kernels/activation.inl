@@ -9,6 +9,7 @@ enum {
     ACTIVATION_ELU,
     ACTIVATION_SIGMOID,
     ACTIVATION_TANH,
+    ACTIVATION_RELU_DROPPED, /* backward alone: a ReLU and a dropout behind it, times alpha */
 };
 
 INLINE mask at_least(vec a, vec b) { return v_or(v_gt(a, b), v_eq(a, b)); }
@@ -52,6 +53,8 @@ INLINE vec activation_gradient(const int kind, vec y, vec dy, vec alpha, vec bet
         return v_mul(dy, v_select(v_gt(y, v_zero()), one, v_add(y, alpha)));
     case ACTIVATION_SIGMOID:
         return v_mul(dy, v_mul(y, v_sub(one, y)));
+    case ACTIVATION_RELU_DROPPED: /* what was dropped is 0 as what the ReLU stopped */
+        return v_select(v_nan(y), y, v_select(v_gt(y, v_zero()), v_mul(dy, alpha), v_zero()));
     case ACTIVATION_TANH: /* (1 − y)(1 + y): no cancellation near ±1 */
         return v_mul(dy, v_mul(v_sub(one, y), v_add(one, y)));
     default:
@@ -129,6 +132,7 @@ static void activation_backward(int kind, ptrdiff_t rows, ptrdiff_t cols, real a
         FORM(ACTIVATION_ELU)
         FORM(ACTIVATION_SIGMOID)
         FORM(ACTIVATION_TANH)
+        FORM(ACTIVATION_RELU_DROPPED)
     }
 #undef FORM
 }
@@ -210,6 +214,10 @@ static void activation_sums(ptrdiff_t rows, ptrdiff_t cols, const fc_activation 
 #define WITH(KIND)                                                                                 \
     const int kind = KIND;                                                                         \
     FOR_COLUMNS(FORM)
+    if (f->kind == ACTIVATION_RELU_DROPPED) {
+        WITH(ACTIVATION_RELU_DROPPED)
+        return;
+    }
     FOR_KINDS(WITH)
 #undef WITH
 #undef FORM

@@ -48,20 +48,36 @@ static void philox_group(uint64_t key, uint64_t block, uint64_t step, uint32_t *
     }
 }
 
-/* Elements [64 first, 64 last) of `count`: y = x · scale where the element's word is at least
- * threshold, else 0. Forward and backward are the same map; y may be x. */
+INLINE void dropout_words(const uint32_t *word, uint32_t threshold, real scale, ptrdiff_t count,
+                          const real *x, real *y)
+{
+    for (ptrdiff_t j = 0; j < count; j++)
+        y[j] = word[j] >= threshold ? x[j] * scale : 0;
+}
+
+/* Elements [first, last) of rows of `cols`, x_stride and y_stride apart: y = x · scale where the
+ * element's word is at least threshold, else 0. Forward and backward are the same map; y may be x.
+ * A range may begin and end anywhere, at a multiple of 64 no word is made for nobody. */
 static void dropout(uint64_t key, uint64_t step, uint32_t threshold, real scale, ptrdiff_t first,
-                    ptrdiff_t last, ptrdiff_t count, const real *x, real *y)
+                    ptrdiff_t last, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *y,
+                    ptrdiff_t y_stride)
 {
     uint32_t word[RANDOM_GROUP];
-    for (ptrdiff_t group = first; group < last; group++) {
-        const ptrdiff_t start = group * RANDOM_GROUP, left = count - start;
+    const int flat = x_stride == cols && y_stride == cols;
+    for (ptrdiff_t i = first, end; i < last; i = end) {
+        const ptrdiff_t group = i / RANDOM_GROUP, start = group * RANDOM_GROUP;
+        end = last - start < RANDOM_GROUP ? last : start + RANDOM_GROUP;
         philox_group(key, (uint64_t)group * 16, step, word);
-        if (left >= RANDOM_GROUP)
-            for (int j = 0; j < RANDOM_GROUP; j++)
-                y[start + j] = word[j] >= threshold ? x[start + j] * scale : 0;
+        if (flat && end - i == RANDOM_GROUP)
+            dropout_words(word, threshold, scale, RANDOM_GROUP, x + i, y + i);
+        else if (flat)
+            dropout_words(word + (i - start), threshold, scale, end - i, x + i, y + i);
         else
-            for (ptrdiff_t j = 0; j < left; j++)
-                y[start + j] = word[j] >= threshold ? x[start + j] * scale : 0;
+            for (ptrdiff_t j = i, n; j < end; j += n) {
+                const ptrdiff_t row = j / cols, col = j - row * cols;
+                n = cols - col < end - j ? cols - col : end - j;
+                dropout_words(word + (j - start), threshold, scale, n, x + row * x_stride + col,
+                              y + row * y_stride + col);
+            }
     }
 }

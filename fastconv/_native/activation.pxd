@@ -2,4 +2,4 @@
 
 from fastconv._native.dispatch cimport fc_activation
 
-cdef fc_activation carried(activation)
+cdef fc_activation carried(activation, bint dropped=*)

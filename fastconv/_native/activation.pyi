@@ -8,6 +8,7 @@ LEAKY_RELU: int
 ELU: int
 SIGMOID: int
 TANH: int
+RELU_DROPPED: int
 
 class ActivationForward(RowStep):
     def __init__(

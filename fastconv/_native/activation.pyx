@@ -14,10 +14,10 @@ from fastconv._native.step cimport Context
 
 from fastconv._native.checks import extent, in_place, number, stride_of, strided, whole
 
-LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH = range(6)
+LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, RELU_DROPPED = range(7)
 
 cdef enum:  # the kinds of csrc/kernels/activation.inl
-    K_LINEAR, K_RELU, K_RELU_GENERAL, K_ELU, K_SIGMOID, K_TANH
+    K_LINEAR, K_RELU, K_RELU_GENERAL, K_ELU, K_SIGMOID, K_TANH, K_RELU_DROPPED
 
 
 cdef kernel_form(kind, alpha, beta, gamma):
@@ -30,17 +30,20 @@ cdef kernel_form(kind, alpha, beta, gamma):
         if alpha == 0 and beta == INFINITY and gamma == 0:
             return K_RELU, alpha, NAN, gamma
         return K_RELU_GENERAL, alpha, NAN if beta == INFINITY else beta, gamma  # no x reaches NaN
+    if kind == RELU_DROPPED:
+        return K_RELU_DROPPED, alpha, NAN, gamma
     if kind not in (LINEAR, ELU, SIGMOID, TANH):
         raise ValueError(f"kind is one of this module's constants, not {kind!r}")
     code = {LINEAR: K_LINEAR, ELU: K_ELU, SIGMOID: K_SIGMOID, TANH: K_TANH}[kind]
     return code, alpha, beta, gamma
 
 
-cdef fc_activation carried(activation):
-    """The activation that a step applies in its pass, from (kind, alpha, beta, gamma) or None."""
+cdef fc_activation carried(activation, bint dropped=False):
+    """The activation that a step applies in its pass, from (kind, alpha, beta, gamma) or None.
+    ``dropped``: the step knows RELU_DROPPED too."""
     cdef fc_activation f
     kind, alpha, beta, gamma = activation or (LINEAR, 0, 0, 0)
-    if kind not in (LINEAR, RELU, LEAKY_RELU):
+    if kind not in (LINEAR, RELU, LEAKY_RELU) and not (dropped and kind == RELU_DROPPED):
         raise ValueError(f"activation is linear, relu or leaky_relu, not {activation!r}")
     f.kind, f.alpha, f.beta, f.gamma = kernel_form(kind, alpha, beta, gamma)
     return f
@@ -78,6 +81,8 @@ cdef class ActivationForward(_Activation):
     cdef Py_ssize_t x, x_stride, y, y_stride
 
     def __init__(self, kind, alpha, beta, gamma, pixels, channels, x, x_stride, y, y_stride):
+        if kind == RELU_DROPPED:
+            raise ValueError("RELU_DROPPED is known by its derivative alone")
         self.choose(kind, alpha, beta, gamma, pixels, channels)
         self.x_stride = stride_of("x_stride", x_stride, channels)
         self.y_stride = stride_of("y_stride", y_stride, channels)
@@ -107,7 +112,9 @@ cdef class ActivationBackward(_Activation):
     """dx = dy · f'(x), the derivative taken from y alone; dy and dx may be one slot.
 
     A NaN in y or dy is one in dx (but ReLU's zeros hide dy's). At y = 0 the derivative is the one
-    from below, at ReLU's largest value it is zero. Parameters as in `ActivationForward`.
+    from below, at ReLU's largest value it is zero. Parameters as in `ActivationForward`;
+    RELU_DROPPED is a ReLU and a dropout behind it that made y: dx = dy · alpha where y > 0,
+    alpha = 1 / (1 − rate).
     """
 
     cdef Py_ssize_t y, y_stride, dy, dy_stride, dx, dx_stride
@@ -151,7 +158,8 @@ cdef class BiasBackward(SplitStep):
     Parameters
     ----------
     activation : (kind, alpha, beta, gamma) or None
-        f: relu, leaky_relu, or linear (None), where dz is dy and is not written.
+        f: relu, leaky_relu, relu_dropped of `ActivationBackward`, or linear (None), where dz is dy
+        and is not written.
     pixels, channels : int
         Of one sample.
     y, y_stride, dy, dy_stride, dz, dz_stride : int
@@ -170,7 +178,7 @@ cdef class BiasBackward(SplitStep):
 
     def __init__(self, activation, pixels, channels, y, y_stride, dy, dy_stride, dz, dz_stride,
                  db, scratch, bint accumulate=False):
-        self.f = carried(activation)
+        self.f = carried(activation, True)
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.dy_stride = stride_of("dy_stride", dy_stride, channels)
         self.y = self.dz = -1

@@ -193,8 +193,8 @@ cdef extern from "dispatch.h" nogil:
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
                              uint32_t *out) noexcept nogil
         void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, float scale,
-                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t count, const float *x,
-                        float *y) noexcept nogil
+                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols, const float *x,
+                        Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const float *p, Py_ssize_t p_stride, const int32_t *labels,
                                 const float *targets, Py_ssize_t targets_stride,
@@ -375,8 +375,8 @@ cdef extern from "dispatch.h" nogil:
         void (*philox_group)(uint64_t key, uint64_t block, uint64_t step,
                              uint32_t *out) noexcept nogil
         void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, double scale,
-                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t count, const double *x,
-                        double *y) noexcept nogil
+                        Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols, const double *x,
+                        Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const double *p, Py_ssize_t p_stride, const int32_t *labels,
                                 const double *targets, Py_ssize_t targets_stride,

@@ -28,6 +28,7 @@ class Add(RowStep):
         y: int,
         y_stride: int,
         activation: tuple[int, float, float, float] | None = None,
+        dropout: tuple[float, int] | None = None,
     ) -> None: ...
 
 class Affine(RowStep):

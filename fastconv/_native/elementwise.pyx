@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from fastconv._native.activation cimport carried
 from fastconv._native.dispatch cimport f32, f64, fc_activation
+from fastconv._native.mask cimport Mask, drop, mask_of
 from fastconv._native.split cimport PIECE, RowStep, SplitStep, blocks
 from fastconv._native.step cimport Context, fail
 
@@ -71,14 +72,18 @@ cdef class Add(RowStep):
     """y = f(a + b); y may be the slot of a or b.
 
     Parameters as in `Copy`; f is linear (None), relu or leaky_relu, as (kind, alpha, beta, gamma)
-    of `activation.ActivationForward`.
+    of `activation.ActivationForward`. ``dropout``, (rate, stream), is one that follows: y is
+    dropped too, by the mask of `random.DropoutForward`.
     """
 
     cdef fc_activation f
+    cdef Mask mask
     cdef Py_ssize_t a, a_stride, b, b_stride, y, y_stride
 
-    def __init__(self, pixels, channels, a, a_stride, b, b_stride, y, y_stride, activation=None):
+    def __init__(self, pixels, channels, a, a_stride, b, b_stride, y, y_stride, activation=None,
+                 dropout=None):
         self.f = carried(activation)
+        self.mask = mask_of(dropout)
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.a_stride = stride_of("a_stride", a_stride, channels)
         self.b_stride = stride_of("b_stride", b_stride, channels)
@@ -90,7 +95,7 @@ cdef class Add(RowStep):
         self.writes = (strided(y, pixels, channels, y_stride),)
         self.a, self.b, self.y = a, b, y
         self.flat = a_stride == b_stride == y_stride == channels
-        self.cost = 1
+        self.cost = 5 if self.mask.rate else 1
 
     cdef void rows(self, Context *c, Py_ssize_t first, Py_ssize_t rows,
                    Py_ssize_t cols) noexcept nogil:
@@ -104,6 +109,10 @@ cdef class Add(RowStep):
             f32.add(rows, cols, <float *> c.ptr[self.a] + a, self.a_stride,
                     <float *> c.ptr[self.b] + b, self.b_stride, &self.f,
                     <float *> c.ptr[self.y] + y, self.y_stride)
+        if self.mask.rate:  # what was written is still in the cache
+            a = first if self.flat else first * self.channels
+            drop(c, &self.mask, a, a + rows * cols, self.channels, self.y, self.y_stride, self.y,
+                 self.y_stride)
 
 
 cdef class Affine(RowStep):

@@ -35,6 +35,7 @@ class BatchNormForward(SplitStep):
         activation: Pointwise | None = None,
         residual: int = -1,
         residual_stride: int | None = None,
+        dropout: tuple[float, int] | None = None,
     ) -> None: ...
 
 class BatchNormScale(SplitStep):

@@ -9,6 +9,7 @@ holds two results a piece and channel: ``scratch(channels)`` elements, whatever 
 
 from fastconv._native.activation cimport carried
 from fastconv._native.dispatch cimport f32, f64, fc_activation, real
+from fastconv._native.mask cimport Mask, drop, mask_of
 from fastconv._native.split cimport COLUMNS, PIECE, PIECES, SplitStep, blocks, piece_rows
 from fastconv._native.step cimport Context
 
@@ -121,15 +122,19 @@ cdef class BatchNormForward(SplitStep):
         f as in `activation.ActivationForward`: linear (None), relu or leaky_relu.
     residual, residual_stride : int
         Slot, (n, pixels, channels), and its pixel stride; −1: none.
+    dropout : (rate, stream), optional
+        Of a dropout that follows: y is dropped too, by the mask of `random.DropoutForward`.
     """
 
     cdef double eps
     cdef fc_activation f
+    cdef Mask mask
     cdef Py_ssize_t pixels, channels, x, x_stride, mean, variance, gamma, beta, y, y_stride
     cdef Py_ssize_t residual, residual_stride
 
     def __init__(self, pixels, channels, eps, x, x_stride, mean, variance, gamma, beta, y,
-                 y_stride, activation=None, residual=-1, residual_stride=None):
+                 y_stride, activation=None, residual=-1, residual_stride=None, dropout=None):
+        self.mask = mask_of(dropout)
         self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
         self.eps = number("eps", eps, 0)
         self.x_stride = stride_of("x_stride", x_stride, channels)
@@ -156,6 +161,9 @@ cdef class BatchNormForward(SplitStep):
             norm_forward(self, c, first, last - first, <double *> NULL)
         else:
             norm_forward(self, c, first, last - first, <float *> NULL)
+        if self.mask.rate:  # what was written is still in the cache
+            drop(c, &self.mask, first * self.channels, last * self.channels, self.channels, self.y,
+                 self.y_stride, self.y, self.y_stride)
 
 
 cdef void norm_forward(BatchNormForward s, Context *c, Py_ssize_t first, Py_ssize_t rows,

@@ -30,13 +30,27 @@ class PoolGeometry:
     def index_extent(self, slot: int) -> Extent: ...
 
 class MaxPoolForward(SplitStep):
-    def __init__(self, geometry: PoolGeometry, x: int, y: int, index: int = -1) -> None: ...
+    def __init__(
+        self,
+        geometry: PoolGeometry,
+        x: int,
+        y: int,
+        index: int = -1,
+        dropout: tuple[float, int] | None = None,
+    ) -> None: ...
 
 class MaxPoolBackward(SplitStep):
     def __init__(self, geometry: PoolGeometry, dy: int, index: int, dx: int) -> None: ...
 
 class AveragePoolForward(SplitStep):
-    def __init__(self, geometry: PoolGeometry, count_padding: bool, x: int, y: int) -> None: ...
+    def __init__(
+        self,
+        geometry: PoolGeometry,
+        count_padding: bool,
+        x: int,
+        y: int,
+        dropout: tuple[float, int] | None = None,
+    ) -> None: ...
 
 class AveragePoolBackward(SplitStep):
     def __init__(self, geometry: PoolGeometry, count_padding: bool, dy: int, dx: int) -> None: ...

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t
 
 from fastconv._native.dispatch cimport f32, f64, fc_window
+from fastconv._native.mask cimport Mask, drop, mask_of
 from fastconv._native.split cimport PIECE, SplitStep
 from fastconv._native.step cimport Context
 
@@ -88,8 +89,10 @@ cdef class _Pool(SplitStep):
     cdef fc_window window
     cdef Py_ssize_t channels, x_stride, y_stride
     cdef Py_ssize_t[3] size     # of the tensor that is written
+    cdef Mask mask              # forward: of a dropout that follows
 
-    cdef take(self, PoolGeometry geometry, bint backward):
+    cdef take(self, PoolGeometry geometry, bint backward, dropout=None):
+        self.mask = mask_of(dropout)
         self.geometry, self.window = geometry, geometry.window
         self.channels = geometry.channels
         self.x_stride, self.y_stride = geometry.x_stride, geometry.y_stride
@@ -99,7 +102,15 @@ cdef class _Pool(SplitStep):
     cdef void run(self, Context *c) noexcept nogil:
         cdef double line = self.size[2] * self.channels
         self.split(c, 0, c.n * self.size[0] * self.size[1], max(1, <Py_ssize_t> (PIECE / line)),
-                   4 * line)
+                   (8 if self.mask.rate else 4) * line)
+
+    cdef void dropped(self, Context *c, Py_ssize_t first, Py_ssize_t last,
+                      Py_ssize_t y) noexcept nogil:
+        """Dropout of the rows first..last of slot y, which are still in the cache."""
+        cdef Py_ssize_t line = self.size[2] * self.channels
+        if self.mask.rate:
+            drop(c, &self.mask, first * line, last * line, self.channels, y, self.y_stride, y,
+                 self.y_stride)
 
 
 cdef class MaxPoolForward(_Pool):
@@ -113,13 +124,15 @@ cdef class MaxPoolForward(_Pool):
     index : int
         Slot, (n, OD, OH, OW, channels) uint8, or uint16 where the geometry's ``index_size`` is 2:
         the winning tap, (td · KH + th) · KW + tw. −1: none.
+    dropout : (rate, stream), optional
+        Of a dropout that follows: y is dropped too, by the mask of `random.DropoutForward`.
     """
 
     cdef Py_ssize_t x, y, index
     cdef int bytes
 
-    def __init__(self, PoolGeometry geometry not None, x, y, index=-1):
-        self.take(geometry, False)
+    def __init__(self, PoolGeometry geometry not None, x, y, index=-1, dropout=None):
+        self.take(geometry, False, dropout)
         self.bytes = geometry.index_size
         if whole("index", index, -1) >= 0 and geometry.taps > 65536:
             raise ValueError(f"a window of {geometry.taps} taps has no 16-bit index")
@@ -140,6 +153,7 @@ cdef class MaxPoolForward(_Pool):
             f32.max_pool_forward(&self.window, self.channels, <float *> c.ptr[self.x],
                                  self.x_stride, <float *> c.ptr[self.y], self.y_stride, index,
                                  self.bytes, first, last)
+        self.dropped(c, first, last, self.y)
 
 
 cdef class MaxPoolBackward(_Pool):
@@ -190,13 +204,15 @@ cdef class AveragePoolForward(_Pool):
         Divide by the window's size; else by its pixels inside the image.
     x, y : int
         Slots, (n, D, H, W, channels) and (n, OD, OH, OW, channels).
+    dropout : (rate, stream), optional
+        As in `MaxPoolForward`.
     """
 
     cdef bint count_padding
     cdef Py_ssize_t x, y
 
-    def __init__(self, PoolGeometry geometry not None, bint count_padding, x, y):
-        self.take(geometry, False)
+    def __init__(self, PoolGeometry geometry not None, bint count_padding, x, y, dropout=None):
+        self.take(geometry, False, dropout)
         distinct(x=x, y=y)
         self.count_padding = count_padding
         self.reads, self.writes = (geometry.x_extent(x),), (geometry.y_extent(y),)
@@ -211,6 +227,7 @@ cdef class AveragePoolForward(_Pool):
             f32.average_pool_forward(&self.window, self.channels, self.count_padding,
                                      <float *> c.ptr[self.x], self.x_stride,
                                      <float *> c.ptr[self.y], self.y_stride, first, last)
+        self.dropped(c, first, last, self.y)
 
 
 cdef class AveragePoolBackward(_Pool):

@@ -7,7 +7,27 @@ from fastconv._native.split import SplitStep
 def philox(key: int, block: int, step: int) -> np.ndarray: ...
 
 class DropoutForward(SplitStep):
-    def __init__(self, rate: float, per_sample: int, stream: int, x: int, y: int) -> None: ...
+    def __init__(
+        self,
+        rate: float,
+        per_sample: int,
+        stream: int,
+        x: int,
+        y: int,
+        channels: int | None = None,
+        x_stride: int | None = None,
+        y_stride: int | None = None,
+    ) -> None: ...
 
 class DropoutBackward(SplitStep):
-    def __init__(self, rate: float, per_sample: int, stream: int, dy: int, dx: int) -> None: ...
+    def __init__(
+        self,
+        rate: float,
+        per_sample: int,
+        stream: int,
+        dy: int,
+        dx: int,
+        channels: int | None = None,
+        dy_stride: int | None = None,
+        dx_stride: int | None = None,
+    ) -> None: ...

@@ -3,16 +3,13 @@
 import numpy as np
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from fastconv._native.dispatch cimport f32, f64
-from fastconv._native.split cimport PIECE, SplitStep, blocks
+from fastconv._native.mask cimport Mask, drop, mask_of
+from fastconv._native.split cimport PIECE, SplitStep
 from fastconv._native.step cimport Context
 
-from fastconv._native.checks import extent, number, whole
-
-cdef enum:
-    GROUP = 64  # elements that one call of the generator serves
+from fastconv._native.checks import in_place, stride_of, strided, whole
 
 
 def philox(uint64_t key, uint64_t block, uint64_t step) -> np.ndarray:
@@ -23,51 +20,46 @@ def philox(uint64_t key, uint64_t block, uint64_t step) -> np.ndarray:
     return np.array([words[i] for i in range(64)], np.uint32).reshape(4, 16).T
 
 
-cdef uint64_t mixed(uint64_t stream) noexcept nogil:
-    """Neighbouring streams, far apart: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    stream += <uint64_t> 0x9E3779B97F4A7C15
-    stream = (stream ^ (stream >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9
-    stream = (stream ^ (stream >> 27)) * <uint64_t> 0x94D049BB133111EB
-    return stream ^ (stream >> 31)
-
-
 cdef class _Dropout(SplitStep):
     """Forward and backward are one map: y = mask · x / (1 − rate)."""
 
-    cdef double rate
-    cdef uint64_t stream
-    cdef Py_ssize_t per_sample, x, y
+    cdef Mask mask
+    cdef Py_ssize_t per_sample, channels, x, x_stride, y, y_stride
 
-    cdef choose(self, rate, per_sample, stream, x, y):
-        self.rate = number("rate", rate, 0, 1, True)
+    cdef choose(self, rate, per_sample, stream, x, y, channels, x_stride, y_stride):
+        self.mask = mask_of((rate, stream))
         self.per_sample = whole("per_sample", per_sample)
-        # any integer names a stream
-        self.stream = mixed(whole("stream", stream, 0, 2**128) % 2**64)
-        self.reads = (extent(x, per_sample),)
-        self.writes = (extent(y, per_sample),)
+        self.channels = whole("channels", channels or per_sample)
+        if per_sample % self.channels:
+            raise ValueError(f"{channels} channels do not divide a sample of {per_sample}")
+        self.x_stride = stride_of("x_stride", x_stride or self.channels, self.channels)
+        self.y_stride = stride_of("y_stride", y_stride or self.channels, self.channels)
+        in_place(x, self.x_stride, y, self.y_stride)
+        pixels = per_sample // self.channels
+        self.reads = (strided(x, pixels, self.channels, self.x_stride),)
+        self.writes = (strided(y, pixels, self.channels, self.y_stride),)
         self.x, self.y = x, y
 
     cdef void run(self, Context *c) noexcept nogil:
         cdef Py_ssize_t count = c.n * self.per_sample
-        if not c.training or self.rate == 0:
+        if not c.training or self.mask.rate == 0:
             if self.x != self.y:
-                self.split(c, 1, count, PIECE, 1)
+                self.split(c, 1, count // self.channels, max(1, PIECE // self.channels),
+                           self.channels)
             return
-        self.split(c, 0, blocks(count, GROUP), PIECE // GROUP, 4 * GROUP)
+        self.split(c, 0, count, PIECE, 4)   # whole groups of the generator
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-        cdef uint32_t threshold = <uint32_t> (self.rate * 4294967296.0)
-        cdef uint64_t key = c.seed ^ self.stream
-        cdef Py_ssize_t count = c.n * self.per_sample, size = 8 if c.f64 else 4
-        if phase == 1:
-            memcpy(<char *> c.ptr[self.y] + first * size, <char *> c.ptr[self.x] + first * size,
-                   (last - first) * size)
+        cdef Py_ssize_t x = first * self.x_stride, y = first * self.y_stride
+        if phase == 0:
+            drop(c, &self.mask, first, last, self.channels, self.x, self.x_stride, self.y,
+                 self.y_stride)
         elif c.f64:
-            f64.dropout(key, c.step, threshold, 1 / (1 - self.rate), first, last, count,
-                        <double *> c.ptr[self.x], <double *> c.ptr[self.y])
+            f64.copy(last - first, self.channels, <double *> c.ptr[self.x] + x, self.x_stride,
+                     <double *> c.ptr[self.y] + y, self.y_stride)
         else:
-            f32.dropout(key, c.step, threshold, <float> (1 / (1 - self.rate)), first, last, count,
-                        <float *> c.ptr[self.x], <float *> c.ptr[self.y])
+            f32.copy(last - first, self.channels, <float *> c.ptr[self.x] + x, self.x_stride,
+                     <float *> c.ptr[self.y] + y, self.y_stride)
 
 
 cdef class DropoutForward(_Dropout):
@@ -86,10 +78,12 @@ cdef class DropoutForward(_Dropout):
         Which random numbers: one for each node.
     x, y : int
         Slots, (n, per_sample).
+    channels, x_stride, y_stride : int, optional
+        Where a sample is pixels × channels with gaps: elements from one pixel to the next.
     """
 
-    def __init__(self, rate, per_sample, stream, x, y):
-        self.choose(rate, per_sample, stream, x, y)
+    def __init__(self, rate, per_sample, stream, x, y, channels=None, x_stride=None, y_stride=None):
+        self.choose(rate, per_sample, stream, x, y, channels, x_stride, y_stride)
 
 
 cdef class DropoutBackward(_Dropout):
@@ -98,5 +92,6 @@ cdef class DropoutBackward(_Dropout):
     Parameters as in `DropoutForward`.
     """
 
-    def __init__(self, rate, per_sample, stream, dy, dx):
-        self.choose(rate, per_sample, stream, dy, dx)
+    def __init__(self, rate, per_sample, stream, dy, dx, channels=None, dy_stride=None,
+                 dx_stride=None):
+        self.choose(rate, per_sample, stream, dy, dx, channels, dy_stride, dx_stride)

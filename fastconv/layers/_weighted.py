@@ -76,6 +76,8 @@ class _Weighted(Layer):
             frame.norm.emit_map(b, z, residual, f, y)
         elif f != LINEAR and not f.piecewise_linear:
             f.forward(b, z, y)
+        if frame.mask is not None:
+            frame.mask.forward(b, y, y)
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         """dz through f, then the sums over outputs: for the bias, the weight and the input."""
@@ -95,6 +97,8 @@ class _Weighted(Layer):
     def _emit_through(self, b: "Builder", frame: Frame, dy: "Value") -> "Value":
         """dz, the gradient before f, and its sum for the bias: in one pass where f allows it."""
         f, y = self.function(frame), frame.output
+        if frame.mask is not None:
+            f, dy = frame.mask.behind(b, f, dy)
         if self.bias is None or not self.trainable:
             return f.backward(b, y, dy)
         together = f.piecewise_linear and not dy.pre_activation

@@ -36,13 +36,17 @@ class Add(Layer):
                     y.pixels, y.channels,
                     left.slot, left.stride, right.slot, right.stride, y.slot, y.stride,
                     activation=frame.activation.arguments if last else None,
+                    dropout=frame.mask.arguments if last and frame.mask else None,
                 )
             )  # fmt: skip
             left = y
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        dz = frame.activation.backward(b, frame.output, dy)
+        f = frame.activation
+        if frame.mask is not None:
+            f, dy = frame.mask.behind(b, f, dy)
+        dz = f.backward(b, frame.output, dy)
         return [dz.shared() for _ in frame.inputs]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":

@@ -44,10 +44,17 @@ class AveragePooling2D(_Pooling):
         x = frame.inputs[0]
         y = b.output(shapes.known(self.output_shape(x.shape), self.name))
         geometry = self.geometry(x, x.stride, y.stride)
-        b.emit(pool.AveragePoolForward(geometry, self.count_include_pad, x=x.slot, y=y.slot))
+        mask = frame.mask.arguments if frame.mask else None
+        b.emit(
+            pool.AveragePoolForward(
+                geometry, self.count_include_pad, x=x.slot, y=y.slot, dropout=mask
+            )
+        )
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        if frame.mask is not None:
+            dy = frame.mask.backward(b, dy)
         dx = b.value(frame.inputs[0].shape)
         geometry = self.geometry(frame.inputs[0], dx.stride, dy.stride)
         b.emit(pool.AveragePoolBackward(geometry, self.count_include_pad, dy=dy.slot, dx=dx.slot))

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastconv import initializers, shapes
 from fastconv._native import norm
-from fastconv.activations import Activation
+from fastconv.activations import Activation, Mask
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
 from fastconv.shapes import Shape
@@ -109,7 +109,7 @@ class BatchNormalization(Layer):
         else:
             mean, variance = moving
         frame.saved.mean, frame.saved.variance = mean, variance
-        self._emit_map(b, x, mean, variance, residual, frame.activation, y)
+        self._emit_map(b, x, mean, variance, residual, frame.activation, y, frame.mask)
         return y
 
     def _emit_map(
@@ -121,6 +121,7 @@ class BatchNormalization(Layer):
         residual: "Value | None",
         f: Activation,
         y: "Value",
+        mask: Mask | None = None,
     ) -> None:
         b.emit(
             norm.BatchNormForward(
@@ -129,6 +130,7 @@ class BatchNormalization(Layer):
                 activation=f.arguments,
                 residual=residual.slot if residual else -1,
                 residual_stride=residual.stride if residual else None,
+                dropout=mask.arguments if mask else None,
             )
         )  # fmt: skip
 
@@ -157,6 +159,8 @@ class BatchNormalization(Layer):
             dgamma, add = b.gradient(self.gamma)
         if self.trainable and self.beta is not None:
             dbeta, add = b.gradient(self.beta)
+        if frame.mask is not None:  # f' is looked for in two passes: the mask is made once, before
+            dy = frame.mask.backward(b, dy)
         if not frame.needs[0] and dgamma == dbeta == -1:  # the residual's gradient alone
             return [None, f.backward(b, frame.output, dy).shared()]
         # without a residual, f' comes from x; with one it needs the output, and the residual needs

@@ -1,10 +1,9 @@
 """Dropout."""
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
-from fastconv._native import random
+from fastconv.activations import Mask
 from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
@@ -42,27 +41,22 @@ class Dropout(Layer):
         x = frame.inputs[0]
         if not b.training or self.rate == 0:
             return x
-        x = b.contiguous(x)
-        y = b.value(x.shape)
-        b.emit(random.DropoutForward(self.rate, prod(x.shape), self._stream(frame), x.slot, y.slot))
+        y = b.output(x.shape)
+        self.mask(frame.stream).forward(b, x, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         if not b.training or self.rate == 0:
             return [dy]
-        dy = b.contiguous(dy)
-        dx = b.in_place(dy)
-        b.emit(
-            random.DropoutBackward(self.rate, prod(dy.shape), self._stream(frame), dy.slot, dx.slot)
-        )
-        return [dx]
+        return [self.mask(frame.stream).backward(b, dy)]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         return inputs[0]  # at inference nothing is dropped
 
-    def _stream(self, frame: Frame) -> int:
+    def mask(self, number: int) -> Mask:
+        """This dropout at the node of this number, for whoever carries it out."""
         # which random numbers: the node's own, or those of the layer's own seed
-        return frame.stream if self.seed is None else (self.seed + 1) * 0x1_0000 + frame.stream
+        return Mask(self.rate, number if self.seed is None else (self.seed + 1) * 0x1_0000 + number)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

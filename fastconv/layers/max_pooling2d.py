@@ -43,17 +43,21 @@ class MaxPooling2D(_Pooling):
         geometry = self.geometry(x, x.stride, y.stride)
         winner = b.buffer(prod(y.shape), itemsize=geometry.index_size) if b.keep else -1
         frame.saved.winner = winner
-        b.emit(pool.MaxPoolForward(geometry, x=x.slot, y=y.slot, index=winner))
+        mask = frame.mask.arguments if frame.mask else None
+        b.emit(pool.MaxPoolForward(geometry, x=x.slot, y=y.slot, index=winner, dropout=mask))
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
         x, f = frame.inputs[0], frame.input_activation
+        passed = f != LINEAR
+        if frame.mask is not None:
+            f, dy = frame.mask.behind(b, f, dy)
         if f != LINEAR:  # the winners' values are y: a mask over the small map, not over x
             dy = f.backward(b, frame.output, dy)
         dx = b.value(x.shape)
         geometry = self.geometry(x, dx.stride, dy.stride)
         b.emit(pool.MaxPoolBackward(geometry, dy=dy.slot, index=frame.saved.winner, dx=dx.slot))
-        return [replace(dx, pre_activation=f != LINEAR)]
+        return [replace(dx, pre_activation=passed)]
 
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         return self.window_to_onnx(scope, "MaxPool", inputs[0])
