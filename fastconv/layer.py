@@ -75,6 +75,11 @@ class Frame(SimpleNamespace):
         To be applied to a product's sums, before a residual and the activation (inference alone).
     needs : list of bool
         For which inputs the gradient is wanted.
+    moments : bool
+        A batch norm wants mean and variance of the result: a product that can leaves their slots in
+        ``saved.moments``.
+    given : tuple of int, optional
+        For a batch norm: the slots of its input's mean and variance, where its maker left them.
     input_activation : Activation
         That of the node which made the input: backward passes it too, as the input has no other
         reader (max pooling alone).
@@ -91,6 +96,8 @@ class Frame(SimpleNamespace):
     output: "Value"
     activation: Activation
     norm: "BatchNormalization | None"
+    moments: bool
+    given: tuple[int, int] | None
     input_activation: Activation
     needs: list[bool]
     stream: int
