@@ -31,10 +31,14 @@ typedef struct {
 
 /* What the sums of a product go through on their way out: the bias, a batch norm (mean, scale, shift),
  * a residual and an activation. Of `real`s, one a channel (the residual: one a pixel and channel,
- * pixels residual_stride apart); NULL: there is none. In kernels/epilogue.inl. */
+ * pixels residual_stride apart); NULL: there is none. In kernels/epilogue.inl.
+ *
+ * moments, where it is not NULL, receives mean and Σ (y − mean)² of pieces of the results, for batch
+ * norm: [piece][2], moments_stride reals from the one to the other. In kernels/winograd.inl. */
 typedef struct {
     const void *bias, *mean, *scale, *shift, *residual;
-    ptrdiff_t residual_stride;
+    void *moments;
+    ptrdiff_t residual_stride, moments_stride;
     fc_activation f;
 } fc_epilogue;
 

@@ -39,7 +39,8 @@ typedef struct {
                           ptrdiff_t z_plane, ptrdiff_t z_block, real *sums, ptrdiff_t plane,
                           ptrdiff_t stride, int accumulate);
     void (*winograd_output)(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y);
+                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y,
+                            ptrdiff_t count, real *moments);
     void (*winograd_window)(int window, ptrdiff_t count, ptrdiff_t cols, int first, int last,
                             const real *w, ptrdiff_t tap_step, ptrdiff_t row_step, real *u,
                             ptrdiff_t plane);
@@ -119,6 +120,8 @@ typedef struct {
                     real *m2);
     void (*moments_merge)(ptrdiff_t rows, ptrdiff_t piece, ptrdiff_t channels, ptrdiff_t first,
                           ptrdiff_t last, real *scratch, real *mean, real *variance);
+    void (*moments_join)(ptrdiff_t cols, ptrdiff_t na, ptrdiff_t nb, real *a, const real *b,
+                         ptrdiff_t stride);
     void (*norm_forward)(ptrdiff_t rows, ptrdiff_t cols, real eps, const real *x,
                          ptrdiff_t x_stride, const real *mean, const real *variance,
                          const real *gamma, const real *beta, const real *r, ptrdiff_t r_stride,

@@ -57,6 +57,8 @@ class Unit:
         To be applied behind the head, the norm and the residual; linear: none.
     norm : BatchNormalization, optional
         By moving statistics, behind a product.
+    moments : bool
+        Of a convolution: a batch norm that uses its batch's statistics reads the result.
     input_activation : activations.Activation
         Of the unit which made the input, whose derivative this one's backward passes.
     mask : activations.Mask or None
@@ -69,6 +71,7 @@ class Unit:
     number: int
     activation: Function = LINEAR
     norm: BatchNormalization | None = None
+    moments: bool = False
     input_activation: Function = LINEAR
     mask: Mask | None = None
 
@@ -78,11 +81,12 @@ class Unit:
         return self.layers[0]
 
 
-def units(graph: Graph, inference: bool = False) -> list[Unit]:
+def units(graph: Graph, inference: bool = False, training: bool = False) -> list[Unit]:
     """The graph's nodes as units, in an order in which they can run: each unit stands where its
     last node stood, when a residual has been computed too.
 
-    ``inference``: batch norms use their moving statistics, and no backward follows.
+    ``inference``: batch norms use their moving statistics, and no backward follows. ``training``:
+    those that are not frozen use the batch's.
     """
     alone = [
         Unit((node.layer,), node.inputs, node.output, number)
@@ -106,7 +110,16 @@ def units(graph: Graph, inference: bool = False) -> list[Unit]:
         if head is not None:
             del found[next(t for t, u in inner.items() if u.number == head.number)]
         found[node.output] = head or _behind(unit, inner)
+    if training:
+        return [_with_moments(unit, readers[unit.output]) for unit in found.values()]
     return list(found.values())
+
+
+def _with_moments(unit: Unit, readers: list[Node]) -> Unit:
+    """A convolution whose sums a batch norm takes statistics of: while they are at hand."""
+    plain = _function(unit.layer, (Conv2D,)) == LINEAR and len(unit.layers) == 1
+    wanted = any(type(n.layer) is BatchNormalization and n.layer.trainable for n in readers)
+    return replace(unit, moments=True) if plain and wanted else unit
 
 
 def _norm(node: Node, inner: dict[Tensor, Unit]) -> Unit | None:

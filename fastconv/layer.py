@@ -77,6 +77,11 @@ class Frame(SimpleNamespace):
         A dropout to be applied behind the activation, for a node that follows (`fastconv.fusion`).
     needs : list of bool
         For which inputs the gradient is wanted.
+    moments : bool
+        A batch norm wants mean and variance of the result: a product that can leaves their slots in
+        ``saved.moments``.
+    given : tuple of int, optional
+        For a batch norm: the slots of its input's mean and variance, where its maker left them.
     input_activation : Activation
         That of the node which made the input: backward passes it too, as the input has no other
         reader (max pooling alone).
@@ -93,6 +98,8 @@ class Frame(SimpleNamespace):
     output: "Value"
     activation: Activation
     norm: "BatchNormalization | None"
+    moments: bool
+    given: tuple[int, int] | None
     input_activation: Activation
     mask: Mask | None
     needs: list[bool]

@@ -427,6 +427,7 @@ class Plan:
         self.double = double
         b = self._builder = Builder(training, backward, double, convolution)
         values: dict[Tensor, Value] = {}
+        moments: dict[Tensor, tuple[int, int] | None] = {}  # slots of a tensor's mean and variance
         frames: dict[Unit, Frame] = {}
         known = {
             t: known_shape(shape, t.node.layer.name) for t, shape in graph.shapes(shapes).items()
@@ -440,7 +441,7 @@ class Plan:
         wanted = _wants_gradient(graph, input_gradients)
         dropped: dict[Tensor, Unit] = {}  # what backward computes again, and who makes it
 
-        for unit in units(graph, inference=not training and not backward):
+        for unit in units(graph, inference=not training and not backward, training=training):
             if isinstance(unit.layer, InputLayer):
                 continue
             frame = frames[unit] = Frame(
@@ -448,6 +449,8 @@ class Plan:
                 needs=[backward and tensor in wanted for tensor in unit.inputs],
                 activation=unit.activation,
                 norm=unit.norm,
+                moments=unit.moments,
+                given=moments.get(unit.inputs[0]) if unit.inputs else None,
                 input_activation=unit.input_activation,
                 mask=unit.mask if training else None,
                 stream=unit.number,
@@ -467,6 +470,7 @@ class Plan:
             b.tensor, b.keep = None, backward
             _agree(unit.layer, "forward", frame.output, known[unit.output])
             values[unit.output] = frame.output
+            moments[unit.output] = getattr(frame.saved, "moments", None)
             # another view of what is dropped, as Flatten gives, must not keep it alive
             view = len(b.steps) == before and len(unit.inputs) == 1
             if drop or (view and unit.inputs[0] in dropped):
@@ -718,7 +722,9 @@ def _restore(
     if unit.output not in dropped:
         frame.inputs = inputs
         return
-    anew = {"inputs": inputs, "saved": SimpleNamespace(), "first": frame.saved}
+    anew = {
+        "inputs": inputs, "saved": SimpleNamespace(), "first": frame.saved, "moments": False,
+    }  # fmt: skip
     second = frames[unit] = Frame(**{**vars(frame), **anew})
     b.origin = Origin(unit.layer.name, "forward again")
     second.output = unit.layer.forward(b, second).shared()

@@ -195,6 +195,8 @@ def unfused(monkeypatch, model):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_every_bit_is_the_same(monkeypatch, real, relu, training, frozen):
+    if training:  # Winograd takes the statistics in pieces of its own: see below
+        monkeypatch.setenv("FASTCONV_CONV", "direct")
     fc.set_floatx(real)
     fc.set_random_seed(1)
     x = fc.Input((5, 7, 19))
@@ -208,6 +210,88 @@ def test_every_bit_is_the_same(monkeypatch, real, relu, training, frozen):
     xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
     together = everything(model, xs, training)
     for a, b in zip(together, everything(unfused(monkeypatch, model), xs, training), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def gathering(inputs, outputs, **purpose):
+    """Names of the layers whose sums a batch norm wants the statistics of."""
+    found = units(Graph(inputs, outputs), **purpose)
+    return [type(u.layer).__name__ for u in found if u.moments]
+
+
+def test_who_takes_the_statistics():
+    x = fc.Input((8, 8, 16))
+    conv, norm = layers.Conv2D(16, 3, padding="same"), layers.BatchNormalization
+    y = conv(x)
+    assert gathering(x, norm()(y), training=True) == ["Conv2D"]
+    assert gathering(x, [layers.ReLU()(norm()(y)), y], training=True) == ["Conv2D"]  # y is written
+    assert gathering(x, layers.Add()([norm()(y), norm()(y)]), training=True) == ["Conv2D"]
+    assert not gathering(x, norm()(y))
+    assert not gathering(x, norm()(y), inference=True)
+    assert not gathering(x, norm(trainable=False)(y), training=True)
+    assert not gathering(x, norm()(layers.ReLU()(y)), training=True)
+    assert not gathering(x, norm()(layers.Conv2D(4, 3, activation="relu")(x)), training=True)
+    assert not gathering(x, layers.ReLU()(y), training=True)
+
+
+def statistics_model(monkeypatch, real, frozen=False):
+    monkeypatch.setenv("FASTCONV_CONV", "winograd")
+    fc.set_floatx(real)
+    fc.set_random_seed(2)
+    x = fc.Input((9, 11, 16))
+    y = block(layers.Conv2D(17, 3, padding="same")(x), residual=False)
+    y = block(y, "leaky", trainable=not frozen)
+    y = layers.BatchNormalization()(layers.Conv2D(16, 5, padding="same")(y))
+    z = layers.Conv2D(18, 3, padding="same")(y)
+    both = [layers.BatchNormalization()(z), layers.BatchNormalization(scale=False)(z), z]
+    model = fc.Model(x, layers.GlobalAveragePooling2D()(layers.Concatenate()(both)))
+    return model, np.random.default_rng(1).standard_normal((5, *x.shape)) + 3
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_from_the_convolution(monkeypatch, frozen, real):
+    """Those of a pass of its own but for rounding, the same bits on any number of threads."""
+    model, xs = statistics_model(monkeypatch, real, frozen)
+    steps = [type(s).__name__ for s in plan_in_training(model, xs).forward.steps]
+    assert steps.count("WinogradForward") == 5
+    assert steps.count("BatchNormStatistics") == 0
+    found = set()
+    before = fc.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4, 7):
+            fc.set_num_threads(threads)
+            model._plans.clear()
+            together = everything(model, [xs], True)
+            found.add(tuple(np.asarray(a).tobytes() for a in together))
+    finally:
+        fc.set_num_threads(before)
+    assert len(found) == 1
+    tolerance = 1e-4 if real == "float32" else 1e-11
+    for a, b in zip(together, everything(unfused(monkeypatch, model), [xs], True), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
+
+
+def plan_in_training(model, xs):
+    model.forward(xs, training=True)
+    return next(reversed(model._plans.values()))[0]
+
+
+@pytest.mark.parametrize("dropped", ["conv", "batch", "both"])
+def test_statistics_are_kept_where_convolutions_are_computed_again(monkeypatch, dropped):
+    gradients = []
+    for again in (False, True):
+        model, xs = statistics_model(monkeypatch, "float32")
+        names = [
+            layer.name
+            for layer in model.layers
+            if (dropped != "conv" and isinstance(layer, layers.BatchNormalization))
+            or (dropped != "batch" and isinstance(layer, layers.Conv2D))
+        ]
+        model.compile("sgd", "mse", recompute=names if again else None)
+        model.train_on_batch(xs, np.zeros((5, 54)))
+        gradients.append([p.grad.copy() if p.trainable else p.value for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

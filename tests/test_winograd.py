@@ -158,6 +158,73 @@ def test_activations_on_the_way_out(dtype):
     np.testing.assert_allclose(leaky, np.where(y > 0, y, LEAKY_SLOPE * y), rtol=1e-6)
 
 
+def forward_with_moments(case, dtype):
+    """y, mean and variance of its channels; everything but them and the scratch stays as it was."""
+    width, tiled, n = case.geometry.filters, case.tiled, case.n
+    outs = {10: flat(width, dtype), 11: flat(width, dtype), 12: flat(n * tiled.moments_size, dtype)}
+    more = {slot: pixels.buffer for slot, pixels in outs.items()}
+    y = case.forward(dtype, moments=(10, 11, 12), more=more)
+    assert all(pixels.intact() for slot, pixels in outs.items() if slot < 12)
+    memory = outs[12].memory
+    assert np.all(memory[:64] == memory[0])
+    assert np.all(memory[64 + n * tiled.moments_size :] == memory[0])
+    return y, more[10].copy(), more[11].copy()
+
+
+def check_moments(case, dtype):
+    y, mean, variance = forward_with_moments(case, dtype)
+    np.testing.assert_array_equal(y, case.forward(dtype))
+    rows = y.astype(float).reshape(-1, y.shape[-1])
+    eps = np.finfo(dtype).eps
+    deviation = np.abs(rows).max() + 1e-30
+    assert np.abs(mean - rows.mean(0)).max() <= 20 * eps * deviation
+    expected = rows.var(0)
+    # what is rounded are deviations, and the mean that they are taken from
+    rounded = 8 * eps * deviation
+    bound = 40 * eps * expected + rounded * np.sqrt(expected) + rounded**2
+    assert np.all(np.abs(variance - expected) <= bound)
+    assert np.all(variance >= 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_moments_of_the_outputs(name, dtype):
+    check_moments(CASES[name], dtype)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    channels=st.integers(1, 20),
+    filters=st.integers(1, 70),
+    gap=st.integers(0, 3),
+    window=st.sampled_from([3, 5]),
+    mean=st.sampled_from([0, 100, 10000]),
+)
+def test_moments_of_any_shape(n, size, channels, filters, gap, window, mean):
+    """A mean that is large against the deviation does not eat the digits."""
+    pads = ((window // 2, window // 2),) * 2
+    case = Tiled(n, *size, channels, filters, pads, window=window, y_gap=gap)
+    case.b += np.float32(mean)
+    for name in TABLES:
+        with table(name) as kind:
+            check_moments(case, kind)
+
+
+@pytest.mark.parametrize("name", ["many tiles", "wide, many tiles", "5x5", "one output"])
+def test_moments_have_the_same_bits_on_any_number_of_threads(name, dtype):
+    case = CASES[name]
+    same_for_all_teams(lambda: forward_with_moments(case, dtype))
+
+
+def test_moments_are_of_plain_sums():
+    tiled = CASES["whole tiles"].tiled
+    with pytest.raises(ValueError, match="moments"):
+        WinogradForward(tiled, x=0, windows=1, y=2, scratch=3, moments=(4, 5, 6), activation=RELU)
+    with pytest.raises(ValueError, match="slots"):
+        WinogradForward(tiled, x=0, windows=1, y=2, scratch=3, moments=(4, 4, 6))
+
+
 def test_a_transposed_convolution_has_bias_and_activation(dtype):
     case = CASES["tiles that stand out"]
     plain = case.input_gradient(dtype)

@@ -75,6 +75,7 @@ const FC_KERNELS FC_TABLE = {
     .sum_pieces = sum_pieces,
     .moments = moments,
     .moments_merge = moments_merge,
+    .moments_join = moments_join,
     .norm_forward = norm_forward,
     .norm_sums = norm_sums,
     .norm_sums_merge = norm_sums_merge,

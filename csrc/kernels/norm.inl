@@ -142,6 +142,19 @@ static void moments_merge(ptrdiff_t rows, ptrdiff_t piece, ptrdiff_t channels, p
     }
 }
 
+/* Joins the moments of nb more rows to those of na: means a[0..cols) and b[0..cols), the sums of squared
+ * deviations `stride` behind. */
+static void moments_join(ptrdiff_t cols, ptrdiff_t na, ptrdiff_t nb, real *a, const real *b,
+                         ptrdiff_t stride)
+{
+    const real share = (real)nb / ((real)na + (real)nb), weight = (real)na * share;
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        const real delta = b[c] - a[c];
+        a[c] += delta * share;
+        a[stride + c] += b[stride + c] + delta * delta * weight;
+    }
+}
+
 /* gamma / sqrt(variance + eps); gamma may be NULL: ones */
 INLINE vec norm_scale(const real *variance, const real *gamma, real eps, ptrdiff_t n)
 {

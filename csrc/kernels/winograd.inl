@@ -536,49 +536,129 @@ INLINE void fetch_outputs(const int window, const fc_tile *tile, const real *res
     }
 }
 
-INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                        ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y)
+INLINE int tile_has(const int clipped, const fc_tile *tile, const int i, const int j)
 {
-    const real *bias = e->bias;
-    const ptrdiff_t width = tile->row_step / tile->pixel_step; /* pixels from row to row */
-    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
-        const ptrdiff_t cols = channels - c;
-        const epilogue_columns columns = epilogue_of(e, c, cols < VLEN ? cols : VLEN);
-        vec sum[4][4];
-        fetch_outputs(window, tile, residual ? residual + c : NULL, e->residual_stride, y + c);
-        output_square(window, m + c, plane, sum);
-        const vec start = !bias         ? v_zero()
-                          : cols < VLEN ? v_load_tail(bias + c, cols)
-                                        : v_load(bias + c);
+    return !clipped || (i < tile->last[0] && j < tile->last[1]);
+}
+
+/* Mean and Σ (y − mean)² of a tile's outputs, joined to those of `count` outputs before. */
+INLINE void tile_moments(const int size, const int clipped, const fc_tile *tile, vec y[4][4],
+                         ptrdiff_t count, ptrdiff_t n, real *mean, real *m2)
+{
+    const real own = clipped ? (real)(tile->last[0] * tile->last[1]) : (real)(size * size);
+    const real before = (real)count, share = own / (before + own);
+    vec t[4];
+    UNROLL(4)
+    for (int i = 0; i < size; i++) {
+        t[i] = v_zero();
         UNROLL(4)
-        for (int i = 0; i < OUTPUTS(window); i++) {
-            UNROLL(4)
-            for (int j = 0; j < OUTPUTS(window); j++) {
-                if (i >= tile->last[0] || j >= tile->last[1])
-                    continue;
-                const real *r =
-                    residual ? residual + (i * width + j) * e->residual_stride + c : NULL;
-                const vec a =
-                    epilogue_value(&columns, v_add(start, sum[i][j]), r, cols < VLEN ? cols : VLEN);
-                real *to = y + i * tile->row_step + j * tile->pixel_step + c;
-                if (cols < VLEN)
-                    v_store_tail(to, a, cols);
-                else
-                    v_store(to, a);
-            }
+        for (int j = 0; j < size; j++)
+            if (tile_has(clipped, tile, i, j))
+                t[i] = v_add(t[i], y[i][j]);
+    }
+    const vec sum =
+        size == 4 ? v_add(v_add(t[0], t[1]), v_add(t[2], t[3])) : v_add(t[0], t[size - 1]);
+    const vec centre = v_mul(sum, v_set1(1 / own));
+    UNROLL(4)
+    for (int i = 0; i < size; i++) {
+        t[i] = v_zero();
+        UNROLL(4)
+        for (int j = 0; j < size; j++) {
+            const vec d = v_sub(y[i][j], centre);
+            if (tile_has(clipped, tile, i, j))
+                t[i] = v_fma(d, d, t[i]);
         }
+    }
+    const vec square =
+        size == 4 ? v_add(v_add(t[0], t[1]), v_add(t[2], t[3])) : v_add(t[0], t[size - 1]);
+    if (count == 0) {
+        store_part(mean, centre, n);
+        store_part(m2, square, n);
+        return;
+    }
+    const vec old = load_part(mean, n), delta = v_sub(centre, old);
+    store_part(mean, v_fma(delta, v_set1(share), old), n);
+    store_part(
+        m2, v_add(load_part(m2, n), v_fma(v_mul(delta, delta), v_set1(before * share), square)), n);
+}
+
+/* VLEN outputs of each pixel of a tile, n of them, on their way out; r is the first residual. */
+INLINE void output_store(const int size, const int clipped, const fc_tile *tile, vec sum[4][4],
+                         const fc_epilogue *e, ptrdiff_t c, ptrdiff_t n, const real *r, real *y)
+{
+    if (!epilogue_does(e)) {
+        const int relu = e->f.kind == ACTIVATION_RELU;
+        UNROLL(4)
+        for (int i = 0; i < size; i++) {
+            UNROLL(4)
+            for (int j = 0; j < size; j++)
+                if (tile_has(clipped, tile, i, j))
+                    store_part(y + i * tile->row_step + j * tile->pixel_step,
+                               relu ? v_max(v_zero(), sum[i][j]) : sum[i][j], n);
+        }
+        return;
+    }
+    const epilogue_columns columns = epilogue_of(e, c, n);
+    const ptrdiff_t width = tile->row_step / tile->pixel_step; /* pixels from row to row */
+    UNROLL(4)
+    for (int i = 0; i < size; i++) {
+        UNROLL(4)
+        for (int j = 0; j < size; j++)
+            if (tile_has(clipped, tile, i, j))
+                store_part(y + i * tile->row_step + j * tile->pixel_step,
+                           epilogue_value(&columns, sum[i][j],
+                                          r ? r + (i * width + j) * e->residual_stride : NULL, n),
+                           n);
+    }
+}
+
+INLINE void output_part(const int window, const int clipped, const fc_tile *tile, ptrdiff_t c,
+                        ptrdiff_t n, const real *m, ptrdiff_t plane, const fc_epilogue *e,
+                        const real *residual, real *y, ptrdiff_t count, real *moments)
+{
+    const int size = OUTPUTS(window);
+    const real *bias = e->bias, *r = residual ? residual + c : NULL;
+    vec sum[4][4];
+    fetch_outputs(window, tile, r, e->residual_stride, y + c);
+    output_square(window, m + c, plane, sum);
+    const vec start = bias ? load_part(bias + c, n) : v_zero();
+    UNROLL(4)
+    for (int i = 0; i < size; i++) {
+        UNROLL(4)
+        for (int j = 0; j < size; j++)
+            sum[i][j] = v_add(start, sum[i][j]);
+    }
+    if (moments)
+        tile_moments(size, clipped, tile, sum, count, n, moments + c,
+                     moments + e->moments_stride + c);
+    output_store(size, clipped, tile, sum, e, c, n, r, y + c);
+}
+
+INLINE void output_form(const int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
+                        ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y,
+                        ptrdiff_t count, real *moments)
+{
+    for (ptrdiff_t c = 0; c < channels; c += VLEN) {
+        if (whole(OUTPUTS(window), tile) && channels - c >= VLEN)
+            output_part(window, 0, tile, c, VLEN, m, plane, e, residual, y, count, moments);
+        else
+            output_part(window, 1, tile, c, channels - c < VLEN ? channels - c : VLEN, m, plane, e,
+                        residual, y, count, moments);
     }
 }
 
 /* y = Aᵀ m A, by way of the epilogue, for the pixels of a tile that lie inside the image; m has 36
- * planes. residual is where the tile's first pixel has it, or NULL. */
+ * planes. residual is where the tile's first pixel has it, or NULL. Where moments are wanted (not NULL)
+ * the epilogue has a bias at most: those of the tile's outputs are joined to what stands there, the
+ * moments of `count` others; of none, it is overwritten. */
 static void winograd_output(int window, const fc_tile *tile, ptrdiff_t channels, const real *m,
-                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y)
+                            ptrdiff_t plane, const fc_epilogue *e, const real *residual, real *y,
+                            ptrdiff_t count, real *moments)
 {
     if (window == 3)
-        output_form(3, tile, channels, m, plane, e, residual, y);
+        output_form(3, tile, channels, m, plane, e, residual, y, count, moments);
     else
-        output_form(5, tile, channels, m, plane, e, residual, y);
+        output_form(5, tile, channels, m, plane, e, residual, y, count, moments);
 }
 
 /* Row i of G w Gᵀ for VLEN output channels, the taps of which lie in g. */

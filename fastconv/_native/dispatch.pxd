@@ -35,7 +35,8 @@ cdef extern from "dispatch.h" nogil:
         const void *scale
         const void *shift
         const void *residual
-        Py_ssize_t residual_stride
+        void *moments
+        Py_ssize_t residual_stride, moments_stride
         fc_activation f
 
     ctypedef struct fc_kernels_f32:
@@ -80,7 +81,8 @@ cdef extern from "dispatch.h" nogil:
                               Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
                                 const float *m, Py_ssize_t plane, const fc_epilogue *e,
-                                const float *residual, float *y) noexcept nogil
+                                const float *residual, float *y, Py_ssize_t count,
+                                float *moments) noexcept nogil
         void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
                                 const float *w, Py_ssize_t tap_step, Py_ssize_t row_step,
                                 float *u, Py_ssize_t plane) noexcept nogil
@@ -166,6 +168,8 @@ cdef extern from "dispatch.h" nogil:
         void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,
                               Py_ssize_t first, Py_ssize_t last, float *scratch, float *mean,
                               float *variance) noexcept nogil
+        void (*moments_join)(Py_ssize_t cols, Py_ssize_t na, Py_ssize_t nb, float *a,
+                             const float *b, Py_ssize_t stride) noexcept nogil
         void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, float eps, const float *x,
                              Py_ssize_t x_stride, const float *mean, const float *variance,
                              const float *gamma, const float *beta, const float *r,
@@ -261,7 +265,8 @@ cdef extern from "dispatch.h" nogil:
                               Py_ssize_t stride, bint accumulate) noexcept nogil
         void (*winograd_output)(int window, const fc_tile *tile, Py_ssize_t channels,
                                 const double *m, Py_ssize_t plane, const fc_epilogue *e,
-                                const double *residual, double *y) noexcept nogil
+                                const double *residual, double *y, Py_ssize_t count,
+                                double *moments) noexcept nogil
         void (*winograd_window)(int window, Py_ssize_t count, Py_ssize_t cols, int first, int last,
                                 const double *w, Py_ssize_t tap_step, Py_ssize_t row_step,
                                 double *u, Py_ssize_t plane) noexcept nogil
@@ -348,6 +353,8 @@ cdef extern from "dispatch.h" nogil:
         void (*moments_merge)(Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t channels,
                               Py_ssize_t first, Py_ssize_t last, double *scratch, double *mean,
                               double *variance) noexcept nogil
+        void (*moments_join)(Py_ssize_t cols, Py_ssize_t na, Py_ssize_t nb, double *a,
+                             const double *b, Py_ssize_t stride) noexcept nogil
         void (*norm_forward)(Py_ssize_t rows, Py_ssize_t cols, double eps, const double *x,
                              Py_ssize_t x_stride, const double *mean, const double *variance,
                              const double *gamma, const double *beta, const double *r,

@@ -6,6 +6,7 @@ Pointwise = tuple[int, float, float, float]
 
 class Epilogue:
     reads: tuple[Extent, ...]
+    plain: bool
     def __init__(
         self,
         pixels: int,

@@ -49,11 +49,17 @@ cdef class Epilogue:
             self.residual_stride = stride_of("residual_stride", residual_stride, channels)
             self.reads += (strided(residual, pixels, channels, residual_stride),)
 
+    @property
+    def plain(self):
+        """Whether there is a bias at most."""
+        return self.scale < 0 and self.residual < 0 and self.f.kind == 0
+
     cdef fc_epilogue bound(self, Context *c) noexcept nogil:
         """With the addresses of a run."""
         cdef fc_epilogue e
         e.bias, e.mean = address(c, self.bias), address(c, self.mean)
         e.scale, e.shift = address(c, self.scale), address(c, self.shift)
         e.residual, e.residual_stride = address(c, self.residual), self.residual_stride
+        e.moments, e.moments_stride = NULL, 0
         e.f = self.f
         return e

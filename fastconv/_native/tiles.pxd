@@ -140,4 +140,6 @@ cdef inline fc_epilogue columns_from(const fc_epilogue *e, Py_ssize_t first,
         part.shift = <const real *> e.shift + first
     if e.residual is not NULL:
         part.residual = <const real *> e.residual + first
+    if e.moments is not NULL:
+        part.moments = <real *> e.moments + first
     return part

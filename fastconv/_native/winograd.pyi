@@ -13,6 +13,7 @@ class WinogradGeometry:
     forward_scratch: int
     backward_scratch: int
     gradient_scratch: int
+    moments_size: int
     window: int
     def __init__(self, conv: ConvGeometry) -> None: ...
     @staticmethod
@@ -34,6 +35,7 @@ class WinogradForward(Step):
         windows: int,
         y: int,
         scratch: int,
+        moments: tuple[int, int, int] | None = None,
         bias: int = -1,
         activation: Pointwise | None = None,
         norm: tuple[int, int, int] | None = None,

@@ -41,6 +41,7 @@ from fastconv._native.tiles cimport (
 
 import math
 
+from fastconv._native.checks import distinct
 from fastconv._native.dispatch import num_threads
 from fastconv._native.step import Extent
 
@@ -64,6 +65,7 @@ cdef enum:
     BLOCKED = 128 * 128     # and from which the sums of a weight gradient do not
     SHARED = 128            # tiles whose transforms are shared then
     BLOCK = 64              # rows and columns of a task's block of a weight gradient then
+    PIECE = 8               # tiles of a piece of the moments; SHARED is a multiple
 
 cdef enum Pair:             # of rows of planes, as csrc/kernels/winograd.inl has them
     ENDS, NEAR, FAR, ALL
@@ -119,6 +121,8 @@ cdef class WinogradGeometry:
         Elements of the transformed windows.
     forward_scratch, backward_scratch, gradient_scratch : int
         Elements of scratch of the three steps.
+    moments_size : int
+        Elements of a sample's moments.
     """
 
     cdef readonly object conv
@@ -161,6 +165,10 @@ cdef class WinogradGeometry:
     @property
     def forward_scratch(self):
         return walk_scratch(&self.forward, self.lanes)
+
+    @property
+    def moments_size(self):
+        return 2 * self.conv.filters * ceil_div(image_tiles(&self.forward), PIECE)
 
     @property
     def backward_scratch(self):
@@ -327,6 +335,14 @@ cdef inline Py_ssize_t destination_tile(const Map *g, const Cursor *at,
     return ((at.image * g.dst[0] + origin[0]) * g.dst[1] + origin[1]) * g.dst_stride
 
 
+cdef Py_ssize_t outputs_before(const Map *g, Py_ssize_t tile) noexcept nogil:
+    """Outputs in the tiles before this one."""
+    cdef Cursor at = find_tile(g, tile)
+    cdef Py_ssize_t row = g.outputs * at.tile[0]
+    return ((at.image * g.dst[0] + row) * g.dst[1]
+            + min(<Py_ssize_t> g.outputs, g.dst[0] - row) * g.outputs * at.tile[1])
+
+
 cdef void fetch(Py_ssize_t images, Py_ssize_t rows, const Py_ssize_t *tiles, Py_ssize_t row,
                 Py_ssize_t first, Py_ssize_t last, const real *x) noexcept nogil:
     """Bring the share of an array that tiles first..last take.
@@ -463,18 +479,29 @@ cdef void transform_outputs(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_
                             const real *m, Py_ssize_t plane, const fc_epilogue *e,
                             real *y) noexcept nogil:
     cdef const real *residual = NULL
+    cdef real *moments = NULL
     cdef fc_tile tile
     cdef Cursor cursor = find_tile(g, first)
-    cdef Py_ssize_t _i, at
-    for _i in range(last - first):
+    cdef Py_ssize_t i, at, count = 0
+    if e.moments is not NULL:   # the piece that the tiles before have begun
+        i = first // PIECE
+        moments = <real *> e.moments + i * 2 * e.moments_stride
+        count = outputs_before(g, first) - outputs_before(g, i * PIECE)
+    for i in range(first, last):
         at = destination_tile(g, &cursor, &tile)
         advance(g, &cursor)
+        if e.moments is not NULL and i % PIECE == 0:
+            moments = <real *> e.moments + i // PIECE * 2 * e.moments_stride
+            count = 0
         if e.residual is not NULL:
             residual = <const real *> e.residual + at // g.dst_stride * e.residual_stride
         if real is float:
-            f32.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at)
+            f32.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at, count,
+                                moments)
         else:
-            f64.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at)
+            f64.winograd_output(g.window, &tile, cols, m, plane, e, residual, y + at, count,
+                                moments)
+        count += tile.last[0] * tile.last[1]
         m += gather_nr(m)
 
 
@@ -521,20 +548,49 @@ cdef void walk_task(const Map *g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t 
                    scratch)
 
 
+cdef inline Py_ssize_t piece_of(const fc_epilogue *e) noexcept nogil:
+    """Tiles that belong to one task, whatever the threads: their moments are one piece."""
+    return PIECE if e.moments is not NULL else 1
+
+
+cdef void merge_moments(const Map *g, Py_ssize_t tiles, real *moments, real *mean,
+                        real *variance) noexcept nogil:
+    """The moments of all tiles from those of the pieces, two by two in a tree of their number."""
+    cdef Py_ssize_t pieces = ceil_div(tiles, PIECE), size = 2 * g.width, gap = 1, i, c
+    cdef Py_ssize_t start, middle, end, rows = outputs_before(g, tiles)
+    while gap < pieces:
+        i = 0
+        while i + gap < pieces:
+            start, middle = outputs_before(g, i * PIECE), outputs_before(g, (i + gap) * PIECE)
+            end = outputs_before(g, min(tiles, (i + 2 * gap) * PIECE))
+            if real is float:
+                f32.moments_join(g.width, middle - start, end - middle, moments + i * size,
+                                 moments + (i + gap) * size, g.width)
+            else:
+                f64.moments_join(g.width, middle - start, end - middle, moments + i * size,
+                                 moments + (i + gap) * size, g.width)
+            i += 2 * gap
+        gap *= 2
+    for c in range(g.width):
+        mean[c], variance[c] = moments[c], moments[g.width + c] / rows
+
+
 cdef void walk_tiles(const Context *c, const Map *g, Py_ssize_t lanes, const real *x,
                      const real *u, const fc_epilogue *e, real *y, real *scratch) noexcept nogil:
     """As `walk`, from transformed windows: tiles are the tasks."""
-    cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i
+    cdef Py_ssize_t tiles = c.n * image_tiles(g), tasks, i, piece = piece_of(e)
+    cdef Py_ssize_t pieces = ceil_div(tiles, piece)
     cdef Py_ssize_t images = c.n * g.images if tiles * (g.depth + g.width) >= UNCACHED else 0
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
     threads = min(threads, <int> lanes)
     tasks = ceil_div(tiles, BLOCKS * block_tiles(x))
-    tasks = min(tiles, ceil_div(tasks, threads) * threads)
+    tasks = min(pieces, ceil_div(tasks, threads) * threads)
     with parallel(num_threads=threads):
         mode = flush_denormals_on()
         for i in prange(tasks, schedule="dynamic"):
-            walk_task(g, share(i, tasks, tiles), share(i + 1, tasks, tiles), images, x, u, e, y,
+            walk_task(g, piece * share(i, tasks, pieces),
+                      min(tiles, piece * share(i + 1, tasks, pieces)), images, x, u, e, y,
                       scratch + threadid() * lane_size(g))
         flush_denormals_restore(mode)
 
@@ -569,12 +625,14 @@ cdef void walk_wide(const Context *c, const Map *g, bint backward, Py_ssize_t la
     """As `walk`, from the weights themselves: panels are the tasks."""
     cdef Py_ssize_t tiles = c.n * image_tiles(g), chunks = ceil_div(tiles, SHARED), k, i
     cdef Py_ssize_t first, last, panels = ceil_div(g.width, gather_nr(x)), v_plane
+    cdef Py_ssize_t piece = piece_of(e), pieces = ceil_div(tiles, piece)
     cdef real *own = scratch + PLANES * plane_size(SHARED + TALLEST, g.depth)
     cdef unsigned mode = 0
     cdef int threads = team(c, <double> PLANES * tiles * g.depth * g.width / FMAS)
     threads = min(threads, <int> lanes)
     for k in range(chunks):
-        first, last = share(k, chunks, tiles), share(k + 1, chunks, tiles)
+        first = piece * share(k, chunks, pieces)
+        last = min(tiles, piece * share(k + 1, chunks, pieces))
         v_plane = plane_size(whole_groups(last - first, gather_mr(x)), g.depth)
         with parallel(num_threads=threads):
             mode = flush_denormals_on()
@@ -601,11 +659,13 @@ cdef class _Walk(Step):
     algorithm = "winograd"
     cdef WinogradGeometry geometry
     cdef Py_ssize_t x, windows, y, scratch
+    cdef Py_ssize_t mean, variance, moments
     cdef Epilogue epilogue
     cdef bint backward
 
     cdef take(self, WinogradGeometry geometry, bint backward, Py_ssize_t x, Py_ssize_t windows,
               Py_ssize_t y, Py_ssize_t scratch, dict epilogue):
+        self.mean = self.variance = self.moments = -1
         self.geometry, self.backward, self.x, self.windows = geometry, backward, x, windows
         self.y, self.scratch = y, scratch
         conv = geometry.conv
@@ -624,6 +684,9 @@ cdef class _Walk(Step):
     cdef void run(self, Context *c) noexcept nogil:
         cdef const Map *g = &self.geometry.backward if self.backward else &self.geometry.forward
         cdef fc_epilogue e = self.epilogue.bound(c)
+        cdef Py_ssize_t tiles = c.n * image_tiles(g)
+        if self.moments >= 0:
+            e.moments, e.moments_stride = c.ptr[self.moments], g.width
         if c.f64:
             walk(c, g, self.backward, self.geometry.lanes, <const double *> c.ptr[self.x],
                  <const double *> c.ptr[self.windows], &e, <double *> c.ptr[self.y],
@@ -632,6 +695,12 @@ cdef class _Walk(Step):
             walk(c, g, self.backward, self.geometry.lanes, <const float *> c.ptr[self.x],
                  <const float *> c.ptr[self.windows], &e, <float *> c.ptr[self.y],
                  <float *> c.ptr[self.scratch])
+        if self.moments >= 0 and c.f64:
+            merge_moments(g, tiles, <double *> c.ptr[self.moments], <double *> c.ptr[self.mean],
+                          <double *> c.ptr[self.variance])
+        elif self.moments >= 0:
+            merge_moments(g, tiles, <float *> c.ptr[self.moments], <float *> c.ptr[self.mean],
+                          <float *> c.ptr[self.variance])
 
 
 cdef class WinogradForward(_Walk):
@@ -646,13 +715,26 @@ cdef class WinogradForward(_Walk):
         Written by `WinogradWindows`; the weights themselves where the geometry is ``wide``.
     scratch : slot
         ``geometry.forward_scratch`` elements.
+    moments : (mean, variance, pieces), optional
+        Slots for the batch norm that follows: mean and biased variance of each channel of y, (OC,),
+        and scratch of ``geometry.moments_size`` elements a sample. Then there is a bias at most.
     bias, activation, norm, residual, residual_stride
         Of `epilogue.Epilogue`.
     """
 
     def __init__(self, WinogradGeometry geometry not None, *, Py_ssize_t x, Py_ssize_t windows,
-                 Py_ssize_t y, Py_ssize_t scratch, **epilogue):
+                 Py_ssize_t y, Py_ssize_t scratch, moments=None, **epilogue):
         self.take(geometry, False, x, windows, y, scratch, epilogue)
+        if moments is None:
+            return
+        if not self.epilogue.plain:
+            raise ValueError("moments are of sums with a bias at most")
+        self.mean, self.variance, self.moments = moments
+        distinct(y=y, scratch=scratch, mean=self.mean, variance=self.variance,
+                 moments=self.moments)
+        filters = geometry.conv.filters
+        self.writes += (Extent(self.mean, 0, filters), Extent(self.variance, 0, filters),
+                        Extent(self.moments, geometry.moments_size))
 
 
 cdef class WinogradInputGradient(_Walk):

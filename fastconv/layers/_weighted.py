@@ -40,7 +40,8 @@ class _Weighted(Layer):
         frame.saved.padded = None if x is frame.inputs[0] else x
         geometry = self.geometry(x, x.stride, y.stride, frame.saved.padded is not None)
         together = abreast.pixels(geometry) == 1
-        self._emit_product(b, geometry, x, y, self._epilogue(b, frame, together))
+        epilogue = self._epilogue(b, frame, together)
+        frame.saved.moments = self._emit_product(b, geometry, x, y, epilogue, frame.moments)
         self._emit_rest(b, frame, y, y, together)
 
     def function(self, frame: Frame) -> Activation:
@@ -121,8 +122,14 @@ class _Weighted(Layer):
         x: "Value",
         y: "Value",
         epilogue: dict[str, Any] | None = None,
-    ) -> None:
-        """y = x ∗ weight, the convolution of ``geometry``."""
+        moments: bool = False,
+    ) -> tuple[int, int] | None:
+        """y = x ∗ weight, the convolution of ``geometry``.
+
+        Returns the slots of y's mean and variance where ``moments`` are wanted and cost less on the
+        way out than in a pass of their own.
+        """
+        found: tuple[int, int] | None = None
         ends: dict[str, Any] = {"x": x.slot, "y": y.slot, **(epilogue or {})}
         algorithm = algorithms.convolution(geometry, "forward", b.convolution)
         weight = b.parameter(self.weight)
@@ -132,6 +139,9 @@ class _Weighted(Layer):
             tiled = winograd.WinogradGeometry(geometry)
             windows = self._emit_windows(b, tiled)
             scratch = b.buffer(0, tiled.forward_scratch)
+            if moments:
+                found = b.buffer(0, geometry.filters), b.buffer(0, geometry.filters)
+                ends["moments"] = (*found, b.buffer(tiled.moments_size))
             b.emit(winograd.WinogradForward(tiled, windows=windows, scratch=scratch, **ends))
         elif math.prod(geometry.kernel) == 1:  # a single tap reads the weight where it lies
             b.emit(conv.ConvForward(geometry, panel=weight, packed=False, **ends))
@@ -143,6 +153,7 @@ class _Weighted(Layer):
             panel = b.buffer(0, geometry.forward_panel_size)
             b.emit(conv.PackForward(geometry, weight=weight, panel=panel))
             b.emit(conv.ConvForward(geometry, panel=panel, **ends))
+        return found
 
     def _emit_weight_gradient(
         self, b: "Builder", geometry: ConvGeometry, x: "Value", dy: "Value"

@@ -102,9 +102,12 @@ class BatchNormalization(Layer):
         if frame.first is not None:  # a second forward: the batch's statistics are kept
             mean, variance = frame.first.mean, frame.first.variance
         elif frame.saved.from_batch:
-            mean, variance = b.buffer(0, c), b.buffer(0, c)
-            scratch = b.buffer(0, norm.BatchNormStatistics.scratch(c))
-            b.emit(norm.BatchNormStatistics(x.pixels, c, x.slot, x.stride, mean, variance, scratch))
+            mean, variance = frame.given or (b.buffer(0, c), b.buffer(0, c))
+            if frame.given is None:
+                scratch = b.buffer(0, norm.BatchNormStatistics.scratch(c))
+                b.emit(
+                    norm.BatchNormStatistics(x.pixels, c, x.slot, x.stride, mean, variance, scratch)
+                )
             b.emit(norm.BatchNormUpdateRunning(c, self.momentum, mean, variance, *moving))
         else:
             mean, variance = moving
