@@ -296,7 +296,7 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
                  real *y) noexcept nogil:
     """y = activation(bias + Σ taps · x) for the pixels of a lattice, all samples and groups."""
     cdef Task task
-    cdef Py_ssize_t i, blocks, slices, panels, block, mr = gather_mr(x)
+    cdef Py_ssize_t i, blocks, slices, panels, block, depth, mr = gather_mr(x)
     cdef unsigned mode = 0
     cdef int threads
     task.pixels = c.n * s.count[0] * s.count[1] * s.count[2]
@@ -315,7 +315,8 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
                      and task.depth_step >= g.depth and <size_t> y % LINE == 0
                      and g.dst_stride * sizeof(real) % LINE == 0
                      and (g.groups == 1 or g.width * sizeof(real) % LINE == 0))
-    block = COPIED if task.copied else max(FEWEST, min(BLOCK, SOURCES // (mr * g.depth)))
+    depth = task.tap_step * g.depth
+    block = COPIED if task.copied else max(FEWEST, min(BLOCK, SOURCES // (mr * depth)))
     block = min(block, POINTERS // (mr * task.tap_step))
     blocks = ceil_div(task.tiles, block)
     # each thread has its share of the blocks; where weights are read in place by a single one, of
