@@ -20,7 +20,8 @@ typedef struct {
                          ptrdiff_t last, ptrdiff_t cols, const real *x);
     void (*fetch_stretch)(const real *from, const real *to);
     void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
-                       real *dw, ptrdiff_t dw_stride, int accumulate, int stream);
+                       const real *const *next, ptrdiff_t lines, real *dw, ptrdiff_t dw_stride,
+                       int accumulate, int stream);
     void (*sweep_tile)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const real *x, ptrdiff_t x_stride,
                        const real *w, ptrdiff_t w_stride, real *y, ptrdiff_t y_stride);
     void (*dot_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const real *x, ptrdiff_t x_stride,

@@ -362,6 +362,22 @@ def test_a_weight_gradient_past_the_caches(dtype):
     assert_close(dw, 2 * x.T @ dy, n)
 
 
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize(("channels", "filters"), [(40, 70), (5, 3), (530, 70)])
+def test_a_weight_gradient_that_fetches_what_comes(channels, filters, strides):
+    """A single tap over several chunks and panels, the bits of any number of threads."""
+    case = Case(3, (1, 40, 41), (1, 1, 1), channels, filters, strides=strides, x_gap=3, y_gap=1)
+    x = case.x[:, :, :: strides[1], :: strides[2]].reshape(-1, channels).astype(float)
+    expected = (x.T @ case.dy.reshape(-1, filters)).reshape(case.w.shape)
+    for isa in TABLES:
+        results = []
+        for threads in (1, 2, 5):
+            with table(isa, threads) as dtype:
+                results.append(case.weight_gradient(dtype))
+        assert_close(results[0], expected, len(x))
+        assert all(np.array_equal(r, results[0]) for r in results)
+
+
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 2, 3)])
 @pytest.mark.parametrize("channels", [512, 1024])
 def test_pixels_a_page_apart(channels, kernel, dtype):

@@ -348,11 +348,13 @@ static void fetch_stretch(const real *from, const real *to)
 
 /* One form of outer_tile with m rows and nv vectors of columns known to the compiler. */
 INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *walk, const real *x,
-                       const real *dy, real *dw, ptrdiff_t dw_stride, int accumulate, int stream)
+                       const real *dy, const real *const *next, ptrdiff_t lines, real *dw,
+                       ptrdiff_t dw_stride, int accumulate, int stream)
 {
     vec sum[OUTER_MR][2];
     const ptrdiff_t last = n - (nv - 1) * VLEN; /* columns of the last vector, 1..VLEN */
     const ptrdiff_t x_step = walk->x_step[2], dy_step = walk->dy_step[2];
+    const real *const *const end = next + lines;
 
     UNROLL(16)
     for (int r = 0; r < m; r++) {
@@ -378,6 +380,8 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
                 __builtin_prefetch(xp + AHEAD * x_step);
                 __builtin_prefetch(dyp + AHEAD * dy_step);
                 __builtin_prefetch(dyp + AHEAD * dy_step + VLEN);
+                if (next != end)
+                    __builtin_prefetch(*next++);
                 UNROLL(16)
                 for (int r = 0; r < m; r++) {
                     const vec a = v_set1(xp[r]);
@@ -392,29 +396,31 @@ INLINE void outer_form(const int m, const int nv, ptrdiff_t n, const fc_walk *wa
     for (int r = 0; r < m; r++) {
         UNROLL(2)
         for (int v = 0; v < nv; v++) {
-            real *end = dw + r * dw_stride + v * VLEN;
+            real *to = dw + r * dw_stride + v * VLEN;
             if (v == nv - 1 && last < VLEN)
-                v_store_tail(end, sum[r][v], last);
+                v_store_tail(to, sum[r][v], last);
             else if (stream)
-                v_stream(end, sum[r][v]);
+                v_stream(to, sum[r][v]);
             else
-                v_store(end, sum[r][v]);
+                v_store(to, sum[r][v]);
         }
     }
 }
 
 /* dw[i][0..n) (+)= Σ_p x[p][i] · dy[p][0..n), i < m: the weight gradient of one tap for m ≤ OUTER_MR
  * input and n ≤ OUTER_NR output channels over the pixels of a walk. stream writes past the caches:
- * then every row of dw is a multiple of the vector. */
+ * then every row of dw is a multiple of the vector. next are so many addresses that are fetched into
+ * the cache meanwhile, one with each pixel: a core that asks memory for many lines at once waits. */
 static void outer_tile(ptrdiff_t m, ptrdiff_t n, const fc_walk *walk, const real *x, const real *dy,
-                       real *dw, ptrdiff_t dw_stride, int accumulate, int stream)
+                       const real *const *next, ptrdiff_t lines, real *dw, ptrdiff_t dw_stride,
+                       int accumulate, int stream)
 {
 #define FORM(M)                                                                                    \
     case M:                                                                                        \
         if (n > VLEN)                                                                              \
-            outer_form(M, 2, n, walk, x, dy, dw, dw_stride, accumulate, stream);                   \
+            outer_form(M, 2, n, walk, x, dy, next, lines, dw, dw_stride, accumulate, stream);      \
         else                                                                                       \
-            outer_form(M, 1, n, walk, x, dy, dw, dw_stride, accumulate, stream);                   \
+            outer_form(M, 1, n, walk, x, dy, next, lines, dw, dw_stride, accumulate, stream);      \
         break;
     switch (m) {
         FORM(1)

@@ -37,7 +37,9 @@ import math
 from fastconv._native.step import Extent
 
 cdef enum:
-    BLOCK = 16          # tiles that share a chunk of a panel
+    BLOCK = 32          # tiles that share a chunk of a panel: so many,
+    SOURCES = 1 << 17   # while they read no more elements (half the L2 cache),
+    FEWEST = 16         # or so many
     PAGE = 4096         # bytes: pixels so far apart are copied before they are read,
     COPIED = 16         # so many tiles
     COPY_DEPTH = 128    # of so many channels at a time,
@@ -298,7 +300,7 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
                  Weights weights, const fc_epilogue *e, real *y) noexcept nogil:
     """y = Σ taps · x and the epilogue, for the pixels of a lattice, all samples and groups."""
     cdef Task task
-    cdef Py_ssize_t i, blocks, slices, panels, block, mr = gather_mr(x)
+    cdef Py_ssize_t i, blocks, slices, panels, block, depth, mr = gather_mr(x)
     cdef unsigned mode = 0
     cdef int threads
     task.pixels = c.n * s.count[0] * s.count[1] * s.count[2]
@@ -317,11 +319,13 @@ cdef void gather(const Context *c, const Gather *g, const Lattice *s, const real
                      and task.depth_step >= g.depth and <size_t> y % LINE == 0
                      and g.dst_stride * sizeof(real) % LINE == 0
                      and (g.groups == 1 or g.width * sizeof(real) % LINE == 0))
-    block = min(<Py_ssize_t> (COPIED if task.copied else BLOCK), POINTERS // (mr * task.tap_step))
+    depth = task.tap_step * g.depth
+    block = COPIED if task.copied else max(FEWEST, min(BLOCK, SOURCES // (mr * depth)))
+    block = min(block, POINTERS // (mr * task.tap_step))
     blocks = ceil_div(task.tiles, block)
-    # each thread has its share of the blocks; with few pixels, of the panels: where weights are
-    # read in place, each is then read once
-    if weights == PANELS or panels < threads:
+    # each thread has its share of the blocks; where weights are read in place by a single one, of
+    # the panels: each weight is then read once
+    if weights == PANELS or panels < threads or blocks > 1:
         blocks = min(task.tiles, ceil_div(blocks, threads) * threads)
     slices = min(panels, ceil_div(threads, blocks))
     if threads == 1:    # a region of one thread costs more than a small layer's products

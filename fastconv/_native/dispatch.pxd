@@ -57,7 +57,8 @@ cdef extern from "dispatch.h" nogil:
                              Py_ssize_t last, Py_ssize_t cols, const float *x) noexcept nogil
         void (*fetch_stretch)(const float *start, const float *end) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const float *x,
-                           const float *dy, float *dw, Py_ssize_t dw_stride, bint accumulate,
+                           const float *dy, const float *const *next, Py_ssize_t lines,
+                           float *dw, Py_ssize_t dw_stride, bint accumulate,
                            bint stream) noexcept nogil
         void (*sweep_tile)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const float *x,
                            Py_ssize_t x_stride, const float *w, Py_ssize_t w_stride, float *y,
@@ -241,7 +242,8 @@ cdef extern from "dispatch.h" nogil:
                              Py_ssize_t last, Py_ssize_t cols, const double *x) noexcept nogil
         void (*fetch_stretch)(const double *start, const double *end) noexcept nogil
         void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const double *x,
-                           const double *dy, double *dw, Py_ssize_t dw_stride, bint accumulate,
+                           const double *dy, const double *const *next, Py_ssize_t lines,
+                           double *dw, Py_ssize_t dw_stride, bint accumulate,
                            bint stream) noexcept nogil
         void (*sweep_tile)(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const double *x,
                            Py_ssize_t x_stride, const double *w, Py_ssize_t w_stride, double *y,

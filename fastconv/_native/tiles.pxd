@@ -71,13 +71,22 @@ cdef inline void fetch_pixels(const Py_ssize_t *count, const Py_ssize_t *step, P
         f64.fetch_pixels(count, step, first, last, cols, x)
 
 
+cdef inline void outer_tile_ahead(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const real *x,
+                                  const real *dy, const real *const *next, Py_ssize_t lines,
+                                  real *dw, Py_ssize_t dw_stride, bint accumulate,
+                                  bint stream) noexcept nogil:
+    """Fetches so many lines of what comes ``next`` meanwhile, one with each pixel."""
+    if real is float:
+        f32.outer_tile(m, n, walk, x, dy, next, lines, dw, dw_stride, accumulate, stream)
+    else:
+        f64.outer_tile(m, n, walk, x, dy, next, lines, dw, dw_stride, accumulate, stream)
+
+
 cdef inline void outer_tile(Py_ssize_t m, Py_ssize_t n, const fc_walk *walk, const real *x,
                             const real *dy, real *dw, Py_ssize_t dw_stride, bint accumulate,
                             bint stream) noexcept nogil:
-    if real is float:
-        f32.outer_tile(m, n, walk, x, dy, dw, dw_stride, accumulate, stream)
-    else:
-        f64.outer_tile(m, n, walk, x, dy, dw, dw_stride, accumulate, stream)
+    outer_tile_ahead(m, n, walk, x, dy, <const real *const *> NULL, 0, dw, dw_stride,
+                     accumulate, stream)
 
 
 cdef inline Py_ssize_t dot_mr(const real *_) noexcept nogil:

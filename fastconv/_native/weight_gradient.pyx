@@ -11,11 +11,11 @@ Letters: N samples, D H W space, IC input channels and OC output channels; taps 
 from cython.parallel cimport parallel, prange
 
 from fastconv._native.dispatch cimport flush_denormals_on, flush_denormals_restore, fc_walk, real
-from fastconv._native.geometry cimport ConvGeometry, Outer, Rectangle
+from fastconv._native.geometry cimport WALK, ConvGeometry, Outer, Rectangle
 from fastconv._native.step cimport FMAS, Context, Step, team
 from fastconv._native.tiles cimport (
-    FAR, LINE, address, ceil_div, fence, fetch_pixels, outer_mr, outer_nr, outer_tile, pack_pixels,
-    share,
+    FAR, LINE, address, ceil_div, fence, outer_mr, outer_nr, outer_tile, outer_tile_ahead,
+    pack_pixels, share,
 )
 
 from fastconv._native.step import Extent
@@ -24,9 +24,9 @@ cdef enum:
     SLAB = 4096         # elements of one task when pieces are added
     STREAMED = 32       # samples of a dense layer whose dw is written row by row, at most
     COPIED = 224        # pixels that are copied at a time, of
-    TILES = 8           # tiles of x and
+    TILES = 10          # tiles of x and
     PANELS = 8          # panels of dy,
-    COPY = 1 << 14      # doubles that hold either: a tile has at most 64 bytes a pixel, a panel 128
+    COPY = 9 << 11      # doubles that hold either: a tile has at most 64 bytes a pixel, a panel 128
 
 
 # ---- weight gradient -----------------------------------------------------------------------------
@@ -83,15 +83,51 @@ cdef Box outer_box(const Outer *o, const Rectangle *tap, const Py_ssize_t *low,
 
 
 cdef inline void outer_rows(const Box *box, Py_ssize_t m, Py_ssize_t n, const real *x,
-                            const real *dy, real *dw, Py_ssize_t stride,
-                            bint accumulate) noexcept nogil:
+                            const real *dy, const real *const *next, Py_ssize_t lines,
+                            real *dw, Py_ssize_t stride, bint accumulate) noexcept nogil:
     """dw[:m, :n] (+)= Σ x · dy over a box."""
     cdef Py_ssize_t i
     if box.empty and accumulate:
         return
     for i in range(box.count):
-        outer_tile(m, n, &box.walk, x + box.x + i * box.x_step, dy + box.dy + i * box.dy_step, dw,
-                   stride, accumulate or i > 0, False)
+        outer_tile_ahead(m, n, &box.walk, x + box.x + i * box.x_step,
+                         dy + box.dy + i * box.dy_step, next, lines, dw, stride,
+                         accumulate or i > 0, False)
+
+
+cdef inline Py_ssize_t pixels_of(const Box *box) noexcept nogil:
+    """Of one walk."""
+    return box.walk.count[0] * box.walk.count[1] * box.walk.count[2]
+
+
+cdef Py_ssize_t list_lines(const Box *box, const Py_ssize_t *step, Py_ssize_t i, Py_ssize_t parts,
+                           Py_ssize_t cols, const real *source, Py_ssize_t place,
+                           const real **lines) noexcept nogil:
+    """Part i of the lines that hold so many channels of a box's pixels (of its first walk), from
+    lines[place] on, as many as there is room for; returns where they end."""
+    cdef Py_ssize_t p = share(i, parts, pixels_of(box)), end = share(i + 1, parts, pixels_of(box))
+    cdef Py_ssize_t rows = box.walk.count[1], columns = box.walk.count[2], row, column, last, k, _
+    cdef Py_ssize_t length = ceil_div(cols * sizeof(real), LINE)
+    cdef const real *pixel
+    while p < end:
+        row, column = p // columns, p % columns
+        pixel = source + row // rows * step[0] + row % rows * step[1] + column * step[2]
+        last = min(end, p + columns - column)
+        for _ in range(p, last):
+            for k in range(min(length, WALK - place)):
+                lines[place] = pixel + k * (LINE // <Py_ssize_t> sizeof(real))
+                place += 1
+            pixel += step[2]
+        p = last
+    return place
+
+
+cdef struct Soon:
+    # what a tap of its own reads next, fetched tile by tile: dy of the panel that follows, and of
+    # the chunk that follows the x of all tiles, of which this span's are first.. of so many
+    const Box *x
+    const Box *dy
+    Py_ssize_t column, cols, first, units
 
 
 cdef struct Span:
@@ -101,7 +137,8 @@ cdef struct Span:
 
 cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ssize_t tile0,
                      Py_ssize_t tile1, const Py_ssize_t *low, const Py_ssize_t *high,
-                     const real *x, const real *dy, real *dw, bint accumulate) noexcept nogil:
+                     const Soon *soon, const real *x, const real *dy, real *dw,
+                     bint accumulate) noexcept nogil:
     """Tiles tile0.. of a span over the pixels low..high (samples, D, H, W) of y.
 
     First the columns of y where all taps of the span lie inside the image, then what single taps
@@ -109,6 +146,9 @@ cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ss
     """
     cdef Py_ssize_t t, tile, row, end, stride = o.groups * o.width, rows = o.depth * s.taps
     cdef Py_ssize_t first = seen[s.tap].first[2], last = seen[s.tap].last[2]
+    cdef const real *lines[WALK]
+    cdef const real *all_dy = dy
+    cdef Py_ssize_t place = 0
     cdef Box box
     x += s.group * o.depth
     dy += s.column
@@ -120,7 +160,13 @@ cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ss
     row = share(tile0, s.tiles, rows)
     for tile in range(tile0, tile1):
         end = share(tile + 1, s.tiles, rows)
-        outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, accumulate)
+        if soon is not NULL:
+            place = list_lines(soon.dy, soon.dy.walk.dy_step, tile - tile0, tile1 - tile0,
+                               soon.cols, all_dy + soon.dy.dy + soon.column, 0, lines)
+            place = list_lines(soon.x, soon.x.walk.x_step, soon.first + tile - tile0, soon.units,
+                               o.depth, x + soon.x.x, place, lines)
+        outer_rows(&box, end - row, s.cols, x + row, dy, lines, place, dw + row * stride,
+                   stride, accumulate)
         row = end
     if s.taps == 1:
         return
@@ -130,10 +176,12 @@ cdef void outer_span(const Outer *o, const Rectangle *seen, const Span *s, Py_ss
         if row < end:
             box = outer_box(o, &seen[s.tap], low, high, seen[s.tap + t].first[2],
                             min(first, seen[s.tap + t].last[2]))
-            outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, True)
+            outer_rows(&box, end - row, s.cols, x + row, dy, lines, 0, dw + row * stride,
+                       stride, True)
             box = outer_box(o, &seen[s.tap], low, high, max(last, seen[s.tap + t].first[2]),
                             seen[s.tap + t].last[2])
-            outer_rows(&box, end - row, s.cols, x + row, dy, dw + row * stride, stride, True)
+            outer_rows(&box, end - row, s.cols, x + row, dy, lines, 0, dw + row * stride,
+                       stride, True)
 
 
 cdef inline Py_ssize_t span_taps(const Outer *o, const real *x) noexcept nogil:
@@ -149,12 +197,18 @@ cdef inline Py_ssize_t outer_units(const Outer *o, const real *x) noexcept nogil
 
 
 cdef void outer_chunk(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, Py_ssize_t unit1,
-                      const Py_ssize_t *low, const Py_ssize_t *high, const real *x,
-                      const real *dy, real *dw, bint accumulate) noexcept nogil:
-    """Units unit0.. (groups × panels × spans × tiles) over the pixels low..high of y."""
+                      const Py_ssize_t *low, const Py_ssize_t *high, const Box *here,
+                      const Box *next, const real *x, const real *dy, real *dw,
+                      bint accumulate) noexcept nogil:
+    """Units unit0.. (groups × panels × spans × tiles) over the pixels low..high of y.
+
+    A single tap reads every pixel but once per tile and panel: memory would keep it waiting. So
+    what it sees, ``here`` and then ``next``, is fetched beforehand.
+    """
     cdef Py_ssize_t nr = outer_nr(x), panels = ceil_div(o.width, nr), unit = unit0
-    cdef Py_ssize_t spans, tile, end, i
+    cdef Py_ssize_t spans, tile, end, i, panel
     cdef Span s
+    cdef Soon soon
     s.taps = span_taps(o, x)
     s.tiles = ceil_div(o.depth * s.taps, outer_mr(x))
     spans = o.taps // s.taps
@@ -166,7 +220,12 @@ cdef void outer_chunk(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
         s.column = i // spans % panels * nr
         s.cols = min(nr, o.width - s.column)
         s.column += s.group * o.width
-        outer_span(o, seen, &s, tile, end, low, high, x, dy, dw, accumulate)
+        soon.first, soon.units, soon.x = unit - unit0, unit1 - unit0, next
+        i, soon.dy = (i + 1, here) if unit + end - tile < unit1 else (unit0 // s.tiles, next)
+        panel = i // spans % panels * nr
+        soon.cols, soon.column = min(nr, o.width - panel), i // (spans * panels) * o.width + panel
+        outer_span(o, seen, &s, tile, end, low, high, &soon if o.taps == 1 else NULL, x, dy, dw,
+                   accumulate)
         unit += end - tile
 
 
@@ -199,6 +258,14 @@ cdef void chunk_corners(const Cut *cut, Py_ssize_t chunk, Py_ssize_t sample, Py_
     high[0] += sample
 
 
+cdef Box chunk_box(const Outer *o, const Rectangle *tap, const Cut *cut, Py_ssize_t chunk,
+                   Py_ssize_t sample) noexcept nogil:
+    """What a tap sees of a chunk."""
+    cdef Py_ssize_t[4] low, high
+    chunk_corners(cut, chunk, sample, low, high)
+    return outer_box(o, tap, low, high, max(low[3], tap.first[2]), min(high[3], tap.last[2]))
+
+
 cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, Py_ssize_t unit1,
                       Py_ssize_t sample0, Py_ssize_t sample1, const real *x, const real *dy,
                       real *dw, bint accumulate) noexcept nogil:
@@ -209,9 +276,12 @@ cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
     cdef Cut cut = cut_pixels(o, sample1 - sample0, o.walk)
     cdef Py_ssize_t[4] low, high
     cdef Py_ssize_t k
+    cdef Box here, next = chunk_box(o, seen, &cut, 0, sample0)
     for k in range(cut.chunks):
         chunk_corners(&cut, k, sample0, low, high)
-        outer_chunk(o, seen, unit0, unit1, low, high, x, dy, dw, accumulate or k > 0)
+        here, next = next, chunk_box(o, seen, &cut, min(k + 1, cut.chunks - 1), sample0)
+        outer_chunk(o, seen, unit0, unit1, low, high, &here, &next, x, dy, dw,
+                    accumulate or k > 0)
 
 
 # Where the pixels that a tap reads lie far apart, x and dy are copied first: a block of tiles of
@@ -242,10 +312,11 @@ cdef void copied_chunk(const Outer *o, const Block *b, const Box *box, const Box
     """A block of dw over the pixels of a box; fetches those of the next one meanwhile."""
     cdef double[COPY] x_room
     cdef double[2 * COPY] dy_room
+    cdef const real *lines[WALK]
     cdef real *xs = <real *> x_room
     cdef real *dys = <real *> dy_room
     cdef Py_ssize_t mr = outer_mr(x), nr = outer_nr(x), stride = o.groups * o.width
-    cdef Py_ssize_t pitch = ceil_div(mr, nr // 2) * (nr // 2), i, tile, panel, pixels, soon
+    cdef Py_ssize_t pitch = ceil_div(mr, nr // 2) * (nr // 2), i, tile, panel, pixels, place
     cdef Py_ssize_t row = b.tile0 * mr, rows = min(o.depth, b.tile1 * mr) - row
     cdef Py_ssize_t column = b.panel0 * nr, cols = min(o.width, b.panel1 * nr) - column
     cdef Py_ssize_t tiles = ceil_div(rows, mr), units = tiles * ceil_div(cols, nr)
@@ -255,25 +326,14 @@ cdef void copied_chunk(const Outer *o, const Block *b, const Box *box, const Box
     dw += (b.tap * o.depth + row) * stride + b.group * o.width + column
     pixels = copy_box(box, box.walk.x_step, box.x_step, rows, mr, pitch, x + box.x, xs)
     copy_box(box, box.walk.dy_step, box.dy_step, cols, nr, nr, dy + box.dy, dys)
-    soon = next.walk.count[0] * next.walk.count[1] * next.walk.count[2]
     walk.count, walk.x_step, walk.dy_step = [1, 1, pixels], [0, 0, pitch], [0, 0, nr]
     for i in range(units):
         panel, tile = i // tiles, i % tiles
-        fetch_pixels(next.walk.count, next.walk.x_step, share(i, units, soon),
-                     share(i + 1, units, soon), rows, x + next.x)
-        fetch_pixels(next.walk.count, next.walk.dy_step, share(i, units, soon),
-                     share(i + 1, units, soon), cols, dy + next.dy)
-        outer_tile(min(mr, rows - tile * mr), min(nr, cols - panel * nr), &walk,
-                   xs + tile * pixels * pitch, dys + panel * pixels * nr,
-                   dw + tile * mr * stride + panel * nr, stride, accumulate, False)
-
-
-cdef Box chunk_box(const Outer *o, const Rectangle *tap, const Cut *cut, Py_ssize_t chunk,
-                   Py_ssize_t sample) noexcept nogil:
-    """What a tap sees of a chunk."""
-    cdef Py_ssize_t[4] low, high
-    chunk_corners(cut, chunk, sample, low, high)
-    return outer_box(o, tap, low, high, max(low[3], tap.first[2]), min(high[3], tap.last[2]))
+        place = list_lines(next, next.walk.x_step, i, units, rows, x + next.x, 0, lines)
+        place = list_lines(next, next.walk.dy_step, i, units, cols, dy + next.dy, place, lines)
+        outer_tile_ahead(min(mr, rows - tile * mr), min(nr, cols - panel * nr), &walk,
+                         xs + tile * pixels * pitch, dys + panel * pixels * nr, lines, place,
+                         dw + tile * mr * stride + panel * nr, stride, accumulate, False)
 
 
 cdef void copied_block(const Outer *o, const Rectangle *seen, const Block *b,
