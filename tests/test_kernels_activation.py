@@ -156,6 +156,21 @@ def test_softmax_both_ways(dtype, channels, gap):
     np.testing.assert_allclose(dx.values, expected, atol=1e-6 if dtype == np.float32 else 1e-14)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5, 8, 9])
+def test_softmax_of_a_row_does_not_see_its_neighbours(dtype, channels):
+    rows = 2 * LANES + 5  # few columns go through vectors of rows
+    x = randoms((1, rows, channels)).astype(dtype)
+    together = empty(x.shape, dtype)
+    step = native.SoftmaxForward(rows, channels, 0, channels, 1, channels)
+    run(step, {0: Tensor(x, dtype), 1: together}, 1)
+    close(together.values, reference.softmax(x), dtype)
+    for row in range(rows):
+        alone = empty((1, 1, channels), dtype)
+        step = native.SoftmaxForward(1, channels, 0, channels, 1, channels)
+        run(step, {0: Tensor(x[:, row : row + 1], dtype), 1: alone}, 1)
+        np.testing.assert_array_equal(alone.values[0, 0], together.values[0, row])
+
+
 def test_softmax_of_huge_logits_and_of_nan(dtype):
     x = np.array([[[1e30, 0, -1e30], [1, np.nan, 2], [-np.inf, 3, 3]]])
     t = Tensor(x, dtype)

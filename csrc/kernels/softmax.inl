@@ -33,10 +33,42 @@ INLINE real row_exp_sum(ptrdiff_t cols, real top, const real *x, real *y)
     return v_sum(sum);
 }
 
+/* A row of few columns would take as long as a whole vector, and most of that to add its lanes up. So
+ * a vector holds one column of VLEN rows; where rows are fewer, the others are zeros. */
+enum { FEW_COLUMNS = 8 };
+
+static void softmax_of_few(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
+                           real *y, ptrdiff_t y_stride)
+{
+    real column[FEW_COLUMNS][VLEN] = {{0}};
+    vec top = v_set1(-INFINITY), sum = v_zero();
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < cols; c++)
+            column[c][r] = x[r * x_stride + c];
+    for (ptrdiff_t c = 0; c < cols; c++)
+        top = v_max(v_load(column[c]), top);
+    for (ptrdiff_t c = 0; c < cols; c++) {
+        const vec e = v_exp(v_sub(v_load(column[c]), top));
+        sum = v_add(sum, e);
+        v_store(column[c], e);
+    }
+    const vec scale = v_div(v_set1(1), sum);
+    for (ptrdiff_t c = 0; c < cols; c++)
+        v_store(column[c], v_mul(v_load(column[c]), scale));
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < cols; c++)
+            y[r * y_stride + c] = column[c][r];
+}
+
 /* y = softmax(x), row by row; y may be x. */
 static void softmax_forward(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_stride,
                             real *y, ptrdiff_t y_stride)
 {
+    for (ptrdiff_t r = 0; cols <= FEW_COLUMNS && r < rows; r += VLEN)
+        softmax_of_few(rows - r < VLEN ? rows - r : VLEN, cols, x + r * x_stride, x_stride,
+                       y + r * y_stride, y_stride);
+    if (cols <= FEW_COLUMNS)
+        return;
     for (ptrdiff_t r = 0; r < rows; r++, x += x_stride, y += y_stride) {
         const vec scale = v_set1(1 / row_exp_sum(cols, row_max(cols, x), x, y));
         ptrdiff_t i = 0;
