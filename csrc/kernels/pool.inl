@@ -148,6 +148,18 @@ INLINE ptrdiff_t whole_square(const fc_window *g, span h, span w)
     return h.hi - h.lo == n && w.hi - w.lo == n ? n : 0;
 }
 
+/* Fetches a pixel's share of what the next row of outputs will read: while maxima are sought, memory
+ * works. Its first new row lies below this window's. */
+INLINE void fetch_below(const fc_window *g, ptrdiff_t channels, const real *x, ptrdiff_t x_stride)
+{
+    for (ptrdiff_t i = 0; i < g->stride[1]; i++)
+        for (ptrdiff_t j = 0; j < g->stride[2]; j++) {
+            const real *pixel = x + ((g->window[1] + i) * g->in[2] + j) * x_stride;
+            for (ptrdiff_t c = 0; c < channels; c += FETCH)
+                __builtin_prefetch(pixel + c);
+        }
+}
+
 INLINE void max_pool_rows(const fc_window *g, ptrdiff_t channels, const real *x, ptrdiff_t x_stride,
                           real *y, ptrdiff_t y_stride, winners index, ptrdiff_t first,
                           ptrdiff_t last)
@@ -165,6 +177,7 @@ INLINE void max_pool_rows(const fc_window *g, ptrdiff_t channels, const real *x,
             const ptrdiff_t at_x = (top * g->in[2] + ow * g->stride[2] - g->pad[2]) * x_stride;
             const ptrdiff_t o = row * g->out[2] + ow, side = whole_square(g, h, w);
             real *yo = y + o * y_stride;
+            fetch_below(g, channels, x + at_x, x_stride);
             if (side == 2)
                 max_pool_pixel(&two, one, (span){0, 2}, (span){0, 2}, channels, x, at_x, x_stride,
                                yo, byte, o * channels);
