@@ -43,13 +43,16 @@ class FastconvInference(Side):
         net = Network(**network)
         model = networks.fastconv_model(net)
         (x,), _ = net.data(1)
+        tolerance = TOLERANCE
         if common.installed("onnxruntime"):
-            model.export(Path(folder, "model.onnx"))
+            # an untrained ResNet-50 loses so many digits that float32 alone is further away
+            tolerance = max(tolerance, model.export(Path(folder, "model.onnx")).tolerance)
         self.task = lambda: model.predict(x, batch_size=net.batch)
         np.save(Path(folder, "fastconv.npy"), self.task())
         return {
             "multiply_adds": bound.multiply_adds(model),
             "kernels": bound.kernels(model, net.batch, training=False),
+            "tolerance": tolerance,
         }
 
 
@@ -117,7 +120,7 @@ def sides(net: Network, threads: int) -> Iterator[tuple[dict[str, Worker], dict[
         ours = np.load(Path(folder, "fastconv.npy"))
         for path in Path(folder).glob("*.npy"):
             error = float(np.abs(ours - np.load(path)).max() / ours.max())
-            if not error <= TOLERANCE:
+            if not error <= found["fastconv"]["tolerance"]:
                 raise RuntimeError(f"{net.name}: {path.stem} differs by {error:.1e} of the scale")
         yield workers, found["fastconv"]
 
