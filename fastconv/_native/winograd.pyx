@@ -77,7 +77,7 @@ cdef inline Py_ssize_t row_size(Py_ssize_t channels) noexcept nogil:
 
 
 cdef inline Py_ssize_t plane_size(Py_ssize_t tiles, Py_ssize_t channels) noexcept nogil:
-    """Planes are out of step with the cache."""
+    """Elements from plane to plane of transformed tiles, out of step with the cache."""
     return tiles * row_size(channels) + LANES
 
 
@@ -87,6 +87,7 @@ cdef inline Py_ssize_t window_plane(Py_ssize_t depth, Py_ssize_t columns) noexce
 
 
 cdef inline Py_ssize_t whole_groups(Py_ssize_t tiles, Py_ssize_t group) noexcept nogil:
+    """So many tiles, the last group filled up."""
     return ceil_div(tiles, group) * group
 
 
@@ -226,6 +227,7 @@ cdef inline Py_ssize_t image_tiles(const Map *g) noexcept nogil:
 
 
 cdef inline Py_ssize_t block_tiles(const real *x) noexcept nogil:
+    """Tiles that a walk takes at a time: whole register tiles of the table."""
     return ceil_div(<Py_ssize_t> TILES, gather_mr(x)) * gather_mr(x)
 
 
@@ -274,7 +276,7 @@ cdef inline Py_ssize_t pair_lane_size(const Map *g) noexcept nogil:
 cdef inline Py_ssize_t pieces_of(const Map *g, Py_ssize_t tiles) noexcept nogil:
     """Pieces of the tiles in a weight gradient: as many as have work, while their sums are small.
 
-    A piece's part of x and dy should stay in the last cache while its six rows pass over it.
+    A piece's part of x and dy should stay in the last cache while its pairs of rows pass over it.
     """
     cdef Py_ssize_t pieces = 1
     while (2 * pieces <= PIECES and 2 * pieces * 6 * g.window * g.depth * g.width <= COPIES
