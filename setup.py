@@ -36,16 +36,18 @@ FLAGS = {  # of the kernels, then of the code around them, which -O3 would only 
     "sanitize": (["-O1", "-g", "-fno-var-tracking", "-fno-omit-frame-pointer", *SANITIZERS],) * 2,
 }
 X86 = ["-mavx2", "-mfma"]
+AVX512 = [*X86, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl",
+          "-mprefer-vector-width=512"]  # fmt: skip
 # One line per instruction set: the table's name and the flags that its file alone is compiled with.
 ISA_FLAGS = {
     "x86_64": {
         "baseline": [],
         "avx2": X86,
-        "avx512": [*X86, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl",
-                   "-mprefer-vector-width=512"],
+        "avx512": AVX512,
+        "avx512_bf16": [*AVX512, "-mavx512bf16"],
     },
     "aarch64": {"baseline": [], "neon": []},
-}  # fmt: skip
+}
 
 MODE = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 KERNEL_CFLAGS = [*COMMON, *FLAGS[MODE][0]]
@@ -83,6 +85,7 @@ class BuildKernels(build_ext):
 
     def build_extensions(self) -> None:
         self.openmp = self.openmp_flags()
+        self.tables = {isa: flags for isa, flags in TABLES.items() if self.takes(isa, flags)}
         for ext in self.extensions:
             ext.depends += HEADERS
             ext.extra_compile_args += self.openmp
@@ -92,7 +95,7 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         if ext.name.endswith(".dispatch"):
             sources = {"csrc/dispatch.c": []}
-            sources.update((f"csrc/isa/{isa}.c", flags) for isa, flags in TABLES.items())
+            sources.update((f"csrc/isa/{isa}.c", flags) for isa, flags in self.tables.items())
             with ThreadPoolExecutor(self.parallel) as pool:
                 ext.extra_objects = list(pool.map(self.compile_c, sources, sources.values()))
             ext.depends += ext.extra_objects
@@ -106,10 +109,21 @@ class BuildKernels(build_ext):
                 output_dir=self.build_temp,
                 include_dirs=["csrc"],
                 macros=[("FC_FLAGS", '"' + " ".join([*KERNEL_CFLAGS, *self.openmp]) + '"')]
-                + [(f"FC_HAVE_{isa.upper()}", "1") for isa in TABLES],
+                + [(f"FC_HAVE_{isa.upper()}", "1") for isa in self.tables],
                 extra_postargs=[*KERNEL_CFLAGS, *flags],
             )
         return target
+
+    def takes(self, isa: str, flags: list[str]) -> bool:
+        """Whether the compiler knows the flags of a table; an old one builds without it."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("int main(void) { return 0; }")
+            command = [*self.compiler.compiler, *flags, "-c", str(source), "-o", f"{folder}/probe"]
+            if not flags or subprocess.run(command, capture_output=True).returncode == 0:
+                return True
+        self.warn(f"without the kernel table {isa}: {self.compiler.compiler[0]} is too old for it")
+        return False
 
     def openmp_flags(self) -> list[str]:
         """``["-fopenmp"]`` where the compiler has it and its runtime; else none, a serial build."""

@@ -10,7 +10,7 @@ from typing import Any
 LIMITS_OF_ANY = """\
 What these numbers do not say: they are of one machine and of these versions. On processors of
 Intel, PyTorch's MKL is stronger than here; other core counts, caches and memory shift the bounds.
-Only float32 is compared, and data that lies ready in memory."""
+Peers compute in float32, on data that lies ready in memory."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Time fastconv beside other libraries: layers, training, inference, scaling, memory, import, peak.
+"""Time fastconv beside other libraries (layers, training, inference, scaling, memory, import), by
+dtype policy, and measure the peak of this machine.
 
     python benchmarks/run.py train --only resnet --threads 2 --json train.json
 
@@ -21,6 +22,7 @@ PARTS = {
     "inference": ("inference", 7),
     "scaling": ("scaling", 7),
     "memory": ("memory", 1),
+    "policies": ("policies", 7),
     "import": ("startup", 7),
     "peak": ("peak", 9),
 }

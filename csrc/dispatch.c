@@ -9,6 +9,7 @@
 
 extern const fc_kernels_f32 fc_table_baseline, fc_table_avx2, fc_table_avx512, fc_table_neon;
 extern const fc_kernels_f64 fc_table_reference_f64;
+extern const fc_kernels_bf16 fc_table_avx512_bf16;
 
 /* The tables that this build has and this CPU can run, best first; returns how many. */
 static int runnable(const fc_kernels_f32 *tables[4])
@@ -44,6 +45,16 @@ const fc_kernels_f32 *fc_kernels_by_name(const char *name)
     for (int i = 0; i < n; i++)
         if (strcmp(tables[i]->isa, name) == 0)
             return tables[i];
+    return NULL;
+}
+
+const fc_kernels_bf16 *fc_bf16_beside(const fc_kernels_f32 *table)
+{
+#if defined(FC_HAVE_AVX512_BF16)
+    if (table == &fc_table_avx512 && __builtin_cpu_supports("avx512bf16"))
+        return &fc_table_avx512_bf16;
+#endif
+    (void)table;
     return NULL;
 }
 

@@ -7,6 +7,8 @@
 const char *fc_isa_name(int i);
 /* The float32 table of that name, or NULL. */
 const fc_kernels_f32 *fc_kernels_by_name(const char *name);
+/* Products of bfloat16 beside a table, or NULL. */
+const fc_kernels_bf16 *fc_bf16_beside(const fc_kernels_f32 *table);
 /* The same text in double, the reference of every float table. */
 const fc_kernels_f64 *fc_reference(void);
 const char *fc_compiler(void);

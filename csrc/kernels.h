@@ -42,6 +42,25 @@ typedef struct {
     fc_activation f;
 } fc_epilogue;
 
+/* Products of operands rounded to bfloat16, sums in float: a table of its own, for the CPUs that have
+ * such a product. In kernels/bf16.inl. */
+typedef uint32_t fc_pair; /* two bfloat16, the first in the lower half */
+
+typedef struct {
+    ptrdiff_t mr, nr; /* of both tiles; the pairs of a row come in blocks of `block` */
+    ptrdiff_t block;
+    void (*pack_rows)(ptrdiff_t m, ptrdiff_t depth, const float *const *x, fc_pair *to);
+    void (*pack_pixels)(ptrdiff_t count, const float *const *x, ptrdiff_t first, ptrdiff_t cols,
+                        ptrdiff_t pitch, fc_pair *to);
+    void (*pack_panel)(const float *w, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
+                       ptrdiff_t cols, fc_pair *panel);
+    void (*gather_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t taps, ptrdiff_t pairs, const fc_pair *x,
+                        const fc_pair *const *w, const float *bias, int accumulate, int stream,
+                        float *const *y);
+    void (*outer_tile)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t pairs, const fc_pair *x,
+                       const fc_pair *dy, float *dw, ptrdiff_t dw_stride, int accumulate);
+} fc_kernels_bf16;
+
 #define real float
 #define fc_kernels fc_kernels_f32
 #include "table.inl"

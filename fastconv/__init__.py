@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.layers.input import Input
     from fastconv.model import Model, Sequential, load_model
+    from fastconv.precision import dtype_policy, set_dtype_policy
     from fastconv.saving import save_model
 
 # public name → module that has it
@@ -22,10 +23,12 @@ _NAMES = {
     "Input": "fastconv.layers.input",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
+    "dtype_policy": "fastconv.precision",
     "floatx": "fastconv.backend",
     "get_num_threads": "fastconv.config",
     "load_model": "fastconv.model",
     "save_model": "fastconv.saving",
+    "set_dtype_policy": "fastconv.precision",
     "set_floatx": "fastconv.backend",
     "set_num_threads": "fastconv.config",
     "set_random_seed": "fastconv.backend",
@@ -34,9 +37,10 @@ _NAMES = {
 _MODULES = {"datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers"}
 
 __all__ = [
-    "Input", "Model", "Sequential", "__version__", "datasets", "floatx", "functional",
-    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "optimizers",
-    "save_model", "set_floatx", "set_num_threads", "set_random_seed", "show_config",
+    "Input", "Model", "Sequential", "__version__", "datasets", "dtype_policy", "floatx",
+    "functional", "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics",
+    "optimizers", "save_model", "set_dtype_policy", "set_floatx", "set_num_threads",
+    "set_random_seed", "show_config",
 ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def config_info() -> dict[str, object]:
         "fastconv": __version__,
         "isa": dispatch.isa(),
         "isa_available": list(dispatch.isa_names()),
+        "bf16": dispatch.has_bf16(),
         "threads": dispatch.num_threads(),
         "threads_why": dispatch.num_threads_why(),
         "openmp": f"{openmp // 100}-{openmp % 100:02d}" if openmp else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import backend, data, progress, shapes
+from fastconv import backend, data, precision, progress, shapes
 from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Layer, Tensor
@@ -271,6 +271,7 @@ class Model:
             double=any(p.value.dtype == np.float64 for p in graph.parameters)
             or (not graph.parameters and backend.floatx() == "float64"),
             recompute=self._need_compiled().recompute if backward and self._settings else (),
+            bf16=purpose == "fit" and self._need_compiled().dtype_policy == "mixed_bfloat16",
         )
         self._plans[key] = plan, heads
         while len(self._plans) > PLANS:
@@ -422,6 +423,7 @@ class Model:
         metrics: Any = None,
         loss_weights: Any = None,
         recompute: Any = None,
+        dtype_policy: str | None = None,
     ) -> None:
         """Settle how to train.
 
@@ -438,12 +440,21 @@ class Model:
             takes less memory and more time and gives the same bits: by their names, or patterns
             of them ("block1_*"). "activations" are all activations, batch normalizations and
             dropouts. `memory` tells what it saves.
+        dtype_policy : {"float32", "mixed_bfloat16"}, optional
+            How `fit` multiplies; by default what `fastconv.set_dtype_policy` chose, "float32"
+            unless it was called.
+
+        Raises
+        ------
+        ValueError
+            An argument is wrong, or this CPU cannot have the policy.
         """
         if loss is None:
             raise ValueError("compile needs a loss")
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
-        settings = (optimizer, loss, metrics, loss_weights, recompute)
+        policy = precision.check_dtype_policy(dtype_policy)
+        settings = (optimizer, loss, metrics, loss_weights, recompute, policy)
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
@@ -478,6 +489,7 @@ class Model:
             config["metrics"],
             config["loss_weights"],
             config.get("recompute", []),
+            precision.nearest_policy(config.get("dtype_policy", "float32")),
         )
         self.optimizer.build(self._trainable())
 

@@ -151,11 +151,17 @@ class Builder:
     """What layers, losses and metrics see while they emit their steps."""
 
     def __init__(
-        self, training: bool, keep: bool, double: bool, convolution: str | None = None
+        self,
+        training: bool,
+        keep: bool,
+        double: bool,
+        convolution: str | None = None,
+        bf16: bool = False,
     ) -> None:
         self.training = training  # dropout drops, batch norm uses the batch
         self.keep = keep  # a backward will follow
         self.double = double
+        self.bf16 = bf16 and not double  # convolutions may round their operands
         # double is the reference, and so is its algorithm unless another one is asked for
         wanted = algorithms.choice(convolution)
         self.convolution = "direct" if double and wanted == "auto" else wanted
@@ -396,6 +402,8 @@ class Plan:
         See `fastconv.algorithms`.
     recompute : collection of str
         Names of layers that forward keeps nothing of: backward computes them again.
+    bf16 : bool
+        Products of convolutions may round their operands to bfloat16.
 
     Attributes
     ----------
@@ -422,10 +430,11 @@ class Plan:
         double: bool = False,
         convolution: str | None = None,
         recompute: Collection[str] = (),
+        bf16: bool = False,
     ) -> None:
         self.training = training
         self.double = double
-        b = self._builder = Builder(training, backward, double, convolution)
+        b = self._builder = Builder(training, backward, double, convolution, bf16)
         values: dict[Tensor, Value] = {}
         moments: dict[Tensor, tuple[int, int] | None] = {}  # slots of a tensor's mean and variance
         frames: dict[Unit, Frame] = {}

@@ -27,7 +27,7 @@ class Compiled:
     Parameters
     ----------
     graph : Graph
-    optimizer, loss, metrics, loss_weights, recompute
+    optimizer, loss, metrics, loss_weights, recompute, dtype_policy
         As `Model.compile` takes them.
     """
 
@@ -39,7 +39,9 @@ class Compiled:
         metric: Any,
         loss_weights: Any,
         recompute: Any = None,
+        dtype_policy: str = "float32",
     ) -> None:
+        self.dtype_policy = dtype_policy
         self.optimizer = optimizers.get(optimizer)
         self.names = output_names(graph)
         self.losses = [losses.get(item) for item in self._per_output(loss, "loss")]
@@ -103,6 +105,7 @@ class Compiled:
             "loss_weights": self.weights,
             "metrics": self.metric_names,
             "recompute": sorted(self.recompute),
+            "dtype_policy": self.dtype_policy,
         }
 
 

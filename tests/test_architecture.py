@@ -23,6 +23,7 @@ FLOORS = {
     "algorithms.py": 2,
     "config.py": 2,
     "backend.py": 2,
+    "precision.py": 2,
     "layer.py": 2,
     "shapes.py": 2,
     "parameter.py": 2,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 
-from fastconv import layers
+from fastconv import layers, precision
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bound
@@ -468,6 +468,7 @@ PARTS = {
     "inference": ["lenet5_1"],
     "scaling": ["image"],
     "memory": ["lenet5_1"],
+    "policies": ["lenet5_1"],
     "import": ["numpy"],
     "peak": [],
 }
@@ -478,6 +479,8 @@ PARTS = {
 def test_parts_run(part, peers, tmp_path, monkeypatch):
     if peers and (part == "peak" or not common.installed("torch")):
         pytest.skip("there is nobody to compare with" if part == "peak" else "PyTorch is missing")
+    if part == "policies" and (peers or precision.no_bf16()):
+        pytest.skip(precision.no_bf16() or "policies have no peers")
     if not peers:
         installed = common.installed
         monkeypatch.setattr(
@@ -499,7 +502,8 @@ def test_parts_run(part, peers, tmp_path, monkeypatch):
             assert (row["speedup"] or 0) > 0 if peers else row["speedup"] is None
     name = "-".join([part, *PARTS[part]]).replace(" ", "_")
     assert (tmp_path / "saved" / f"{name}.md").exists()
-    assert files["svg"].exists() == (peers and part in ("layers", "train", "inference", "memory"))
+    pictured = peers and part in ("layers", "train", "inference", "memory")
+    assert files["svg"].exists() == (pictured or part == "policies")
 
 
 def test_all_parts_run_although_one_fails(monkeypatch, tmp_path):

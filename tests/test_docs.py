@@ -208,8 +208,10 @@ def test_every_kernel_of_the_list_is_in_the_table_and_declared() -> None:
     filled = re.findall(r"\.(\w+) = (\w+),", text_of("csrc/kernels/all.inl"))
     assert [field for field, _ in filled if field.islower() and field in kernels] == kernels
     assert all(field == body for field, body in filled if field in kernels)
+    pairs = re.findall(r"\(\*(\w+)\)\(", text_of("csrc/kernels.h"))  # of bfloat16
+    assert re.findall(r"\.(\w+) = pair_\1,", text_of("csrc/kernels/bf16.inl")) == pairs
     declared = re.findall(r"\(\*(\w+)\)\(", text_of("fastconv/_native/dispatch.pxd"))
-    assert declared == kernels * 2  # for float, for double
+    assert declared == pairs + kernels * 2  # for float, for double
 
 
 def test_vector_headers_have_the_same_names() -> None:
@@ -223,7 +225,7 @@ def test_vector_headers_have_the_same_names() -> None:
 
 def test_every_instruction_set_is_whole() -> None:
     tables = {path.stem for path in (ROOT / "csrc" / "isa").glob("*.c")}
-    listed = set(re.findall(r"^\| `(\w+)` \| (?:float|double) \|", text_of("csrc/README.md"), re.M))
+    listed = set(re.findall(r"^\| `(\w+)` \| (?:float|double|pair) \|", text_of("csrc/README.md"), re.M))
     assert listed == tables
     for table in tables:
         assert f'"{table}"' in text_of("setup.py")

@@ -9,6 +9,7 @@
 #include "math.inl"
 #include "activation.inl"
 #include "epilogue.inl"
+#include "quad.inl"
 #include "gemm.inl"
 #include "winograd.inl"
 #include "softmax.inl"

@@ -37,8 +37,7 @@ import math
 from fastconv._native.step import Extent
 
 cdef enum:
-    BLOCK = 32          # tiles that share a chunk of a panel: so many,
-    SOURCES = 1 << 17   # while they read no more elements (half the L2 cache),
+    SOURCES = 1 << 17   # elements that BLOCK tiles read, at most (half the L2 cache),
     FEWEST = 16         # or so many
     PAGE = 4096         # bytes: pixels so far apart are copied before they are read,
     COPIED = 16         # so many tiles
@@ -70,13 +69,6 @@ def tile_sizes(bint double=False):
 
 
 # ---- the gather: forward, input gradient, dense --------------------------------------------------
-
-cdef struct Pixels:
-    # of a block: elements into the source (where a shift of 0 reads), pixels into the destination,
-    # coordinates of that source pixel, and whether every tap stays inside the image
-    Py_ssize_t[BLOCK * TALLEST] src, dst, d, h, w
-    char[BLOCK * TALLEST] inside
-
 
 cdef void list_pixels(const Gather *g, const Lattice *s, Py_ssize_t first, Py_ssize_t count,
                       Pixels *pixels) noexcept nogil:
@@ -114,7 +106,7 @@ cdef void list_pixels(const Gather *g, const Lattice *s, Py_ssize_t first, Py_ss
                 n += 1
 
 
-cdef inline bint all_inside(const Pixels *pixels, Py_ssize_t first, Py_ssize_t m) noexcept nogil:
+cdef bint all_inside(const Pixels *pixels, Py_ssize_t first, Py_ssize_t m) noexcept nogil:
     cdef Py_ssize_t r
     cdef char inside = True
     for r in range(first, first + m):
@@ -366,11 +358,6 @@ cdef inline void few_samples_task(const Gather *g, Py_ssize_t n, Py_ssize_t firs
         sweep_block(g, n, first, last, x, w, e, y)
     else:
         dot_block(g, n, first, last, x, w, y)
-
-
-cdef inline bint goes_on(const fc_epilogue *e) noexcept nogil:
-    """Whether anything follows the sums, with whose beginning the bias has gone."""
-    return e.scale is not NULL or e.residual is not NULL or e.f.kind != 0
 
 
 cdef void touch_up(Py_ssize_t n, Py_ssize_t cols, const fc_epilogue *whole, bint final,

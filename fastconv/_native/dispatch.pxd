@@ -39,6 +39,23 @@ cdef extern from "dispatch.h" nogil:
         Py_ssize_t residual_stride, moments_stride
         fc_activation f
 
+    ctypedef uint32_t fc_pair
+
+    ctypedef struct fc_kernels_bf16:
+        Py_ssize_t mr, nr, block
+        void (*pack_rows)(Py_ssize_t m, Py_ssize_t depth, const float *const *x,
+                          fc_pair *to) noexcept nogil
+        void (*pack_pixels)(Py_ssize_t count, const float *const *x, Py_ssize_t first,
+                            Py_ssize_t cols, Py_ssize_t pitch, fc_pair *to) noexcept nogil
+        void (*pack_panel)(const float *w, Py_ssize_t row_stride, Py_ssize_t col_stride,
+                           Py_ssize_t rows, Py_ssize_t cols, fc_pair *panel) noexcept nogil
+        void (*gather_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t taps, Py_ssize_t pairs,
+                            const fc_pair *x, const fc_pair *const *w, const float *bias,
+                            bint accumulate, bint stream, float *const *y) noexcept nogil
+        void (*outer_tile)(Py_ssize_t m, Py_ssize_t n, Py_ssize_t pairs, const fc_pair *x,
+                           const fc_pair *dy, float *dw, Py_ssize_t dw_stride,
+                           bint accumulate) noexcept nogil
+
     ctypedef struct fc_kernels_f32:
         const char *isa
         Py_ssize_t gather_mr, gather_nr, outer_mr, outer_nr, dot_mr, dot_nr, sweep_mr, sweep_k
@@ -413,6 +430,7 @@ cdef extern from "dispatch.h" nogil:
 # The tables in use; a forced change of ISA is seen at once by everyone who cimports these.
 cdef const fc_kernels_f32 *f32
 cdef const fc_kernels_f64 *f64
+cdef const fc_kernels_bf16 *bf16    # beside f32; NULL where the CPU or the table has none
 
 cdef int thread_count() noexcept nogil
 

@@ -11,6 +11,7 @@ cdef extern from "dispatch.h" nogil:
     const char *fc_isa_name(int i)
     const fc_kernels_f32 *fc_kernels_by_name(const char *name)
     const fc_kernels_f64 *fc_reference()
+    const fc_kernels_bf16 *fc_bf16_beside(const fc_kernels_f32 *table)
     const char *fc_compiler()
     const char *fc_flags()
     unsigned fc_flush_denormals_on()
@@ -53,11 +54,16 @@ def isa() -> str:
 
 def set_isa(str name not None) -> None:
     """Use the table ``name`` from now on (one of `isa_names`)."""
-    global f32
+    global f32, bf16
     cdef const fc_kernels_f32 *table = fc_kernels_by_name(name.encode())
     if table is NULL:
         raise ValueError(f"no kernel table {name!r} here; there are {', '.join(isa_names())}")
-    f32 = table
+    f32, bf16 = table, fc_bf16_beside(table)
+
+
+def has_bf16() -> bool:
+    """Whether products of bfloat16 stand beside the table in use."""
+    return bf16 is not NULL
 
 
 def peak_flops() -> int:

@@ -54,13 +54,6 @@ cdef void fold(const Py_ssize_t *extent, const Py_ssize_t *x_step, const Py_ssiz
     outer[0], outer[1], outer[2] = count[0], xs[0], ds[0]
 
 
-cdef struct Box:
-    # some pixels of y and what a tap sees there: a walk, a loop around it, and where it starts
-    fc_walk walk
-    Py_ssize_t count, x_step, dy_step, x, dy
-    bint empty
-
-
 cdef Box outer_box(const Outer *o, const Rectangle *tap, const Py_ssize_t *low,
                    const Py_ssize_t *high, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Columns first..last of low..high (samples, D, H, W), as far as the tap sees them."""
@@ -93,11 +86,6 @@ cdef inline void outer_rows(const Box *box, Py_ssize_t m, Py_ssize_t n, const re
         outer_tile_ahead(m, n, &box.walk, x + box.x + i * box.x_step,
                          dy + box.dy + i * box.dy_step, next, lines, dw, stride,
                          accumulate or i > 0, False)
-
-
-cdef inline Py_ssize_t pixels_of(const Box *box) noexcept nogil:
-    """Of one walk."""
-    return box.walk.count[0] * box.walk.count[1] * box.walk.count[2]
 
 
 cdef Py_ssize_t list_lines(const Box *box, const Py_ssize_t *step, Py_ssize_t i, Py_ssize_t parts,
@@ -229,12 +217,6 @@ cdef void outer_chunk(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
         unit += end - tile
 
 
-cdef struct Cut:
-    # samples and pixels of y cut into chunks
-    Py_ssize_t[4] extent, parts
-    Py_ssize_t chunks
-
-
 cdef Cut cut_pixels(const Outer *o, Py_ssize_t samples, Py_ssize_t room) noexcept nogil:
     """Chunks of at most ``room`` pixels, whole rows, planes and samples where these fit."""
     cdef Cut cut
@@ -286,10 +268,6 @@ cdef void outer_block(const Outer *o, const Rectangle *seen, Py_ssize_t unit0, P
 
 # Where the pixels that a tap reads lie far apart, x and dy are copied first: a block of tiles of
 # the one and a block of panels of the other, pixel after pixel.
-
-cdef struct Block:
-    Py_ssize_t tap, group, tile0, tile1, panel0, panel1
-
 
 cdef bint is_copied(const Outer *o, const real *x) noexcept nogil:
     """Copies pay where each is used often enough."""
@@ -350,11 +328,12 @@ cdef void copied_block(const Outer *o, const Rectangle *seen, const Block *b,
             copied_chunk(o, b, &box, &next, x, dy, dw, accumulate or k > 0)
 
 
-cdef Py_ssize_t copied_blocks(const Outer *o, Py_ssize_t wanted, const real *x,
-                              Py_ssize_t *rows, Py_ssize_t *cols) noexcept nogil:
-    """Blocks of dw of at most TILES × PANELS tiles; smaller ones until there are ``wanted``."""
+cdef Py_ssize_t copied_blocks(const Outer *o, Py_ssize_t height, Py_ssize_t width,
+                              Py_ssize_t wanted, const real *x, Py_ssize_t *rows,
+                              Py_ssize_t *cols) noexcept nogil:
+    """Blocks of dw of at most height × width tiles; smaller ones until there are ``wanted``."""
     cdef Py_ssize_t tiles = ceil_div(o.depth, outer_mr(x)), panels = ceil_div(o.width, outer_nr(x))
-    rows[0], cols[0] = ceil_div(tiles, TILES), ceil_div(panels, PANELS)
+    rows[0], cols[0] = ceil_div(tiles, height), ceil_div(panels, width)
     while rows[0] * cols[0] * o.groups * o.taps < wanted:
         if rows[0] < tiles and rows[0] * panels <= cols[0] * tiles:
             rows[0] = min(tiles, 2 * rows[0])
@@ -365,9 +344,8 @@ cdef Py_ssize_t copied_blocks(const Outer *o, Py_ssize_t wanted, const real *x,
     return rows[0] * cols[0] * o.groups * o.taps
 
 
-cdef void copied_task(const Outer *o, const Rectangle *seen, Py_ssize_t i, Py_ssize_t rows,
-                      Py_ssize_t cols, Py_ssize_t sample0, Py_ssize_t sample1, const real *x,
-                      const real *dy, real *dw, bint accumulate) noexcept nogil:
+cdef Block block_at(const Outer *o, Py_ssize_t i, Py_ssize_t rows, Py_ssize_t cols,
+                    const real *x) noexcept nogil:
     """Block i of groups × taps × rows × columns of blocks."""
     cdef Py_ssize_t tiles = ceil_div(o.depth, outer_mr(x)), panels = ceil_div(o.width, outer_nr(x))
     cdef Block b
@@ -375,6 +353,13 @@ cdef void copied_task(const Outer *o, const Rectangle *seen, Py_ssize_t i, Py_ss
     i = i // cols
     b.tile0, b.tile1 = share(i % rows, rows, tiles), share(i % rows + 1, rows, tiles)
     b.tap, b.group = i // rows % o.taps, i // rows // o.taps
+    return b
+
+
+cdef void copied_task(const Outer *o, const Rectangle *seen, Py_ssize_t i, Py_ssize_t rows,
+                      Py_ssize_t cols, Py_ssize_t sample0, Py_ssize_t sample1, const real *x,
+                      const real *dy, real *dw, bint accumulate) noexcept nogil:
+    cdef Block b = block_at(o, i, rows, cols, x)
     copied_block(o, seen, &b, sample0, sample1, x, dy, dw, accumulate)
 
 
@@ -438,7 +423,10 @@ cdef void weight_gradient(const Context *c, const Outer *o, const Rectangle *see
     cdef real *total
     cdef int threads = team(c, pixels * size / <double> FMAS)
     slices = ceil_div(4 * threads, pieces)
-    slices = copied_blocks(o, slices, x, &rows, &cols) if copied else min(units, slices)
+    if copied:
+        slices = copied_blocks(o, TILES, PANELS, slices, x, &rows, &cols)
+    else:
+        slices = min(units, slices)
     if streamed:
         slices = ceil_div(o.depth, outer_mr(x))
     if threads == 1 and not (copied or streamed):   # a region of one thread costs time

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
-from fastconv._native import abreast, activation, conv, depthwise, winograd
+from fastconv._native import abreast, activation, bf16, conv, depthwise, winograd
 from fastconv._native.geometry import ConvGeometry
 from fastconv._native.weight_gradient import ConvWeightGradient
 from fastconv.activations import LINEAR, Activation
@@ -131,7 +131,7 @@ class _Weighted(Layer):
         """
         found: tuple[int, int] | None = None
         ends: dict[str, Any] = {"x": x.slot, "y": y.slot, **(epilogue or {})}
-        algorithm = algorithms.convolution(geometry, "forward", b.convolution)
+        algorithm = algorithms.convolution(geometry, "forward", b.convolution, b.bf16)
         weight = b.parameter(self.weight)
         if algorithm == "depthwise":
             b.emit(depthwise.DepthwiseForward(geometry, weight=weight, **ends))
@@ -143,6 +143,9 @@ class _Weighted(Layer):
                 found = b.buffer(0, geometry.filters), b.buffer(0, geometry.filters)
                 ends["moments"] = (*found, b.buffer(tiled.moments_size))
             b.emit(winograd.WinogradForward(tiled, windows=windows, scratch=scratch, **ends))
+        elif algorithm == "bf16":
+            panel = self._emit_pairs(b, geometry)
+            b.emit(bf16.Bf16Forward(geometry, panel=panel, **ends))
         elif math.prod(geometry.kernel) == 1:  # a single tap reads the weight where it lies
             b.emit(conv.ConvForward(geometry, panel=weight, packed=False, **ends))
         else:
@@ -162,7 +165,7 @@ class _Weighted(Layer):
         assert self.weight is not None
         dw, add = b.gradient(self.weight)
         ends: dict[str, Any] = {"x": x.slot, "dy": dy.slot, "dw": dw, "accumulate": add}
-        algorithm = algorithms.convolution(geometry, "weight_gradient", b.convolution)
+        algorithm = algorithms.convolution(geometry, "weight_gradient", b.convolution, b.bf16)
         if algorithm == "depthwise":
             scratch = b.buffer(0, depthwise.DepthwiseWeightGradient.scratch_size(geometry))
             b.emit(depthwise.DepthwiseWeightGradient(geometry, scratch=scratch, **ends))
@@ -170,6 +173,9 @@ class _Weighted(Layer):
             tiled = winograd.WinogradGeometry(geometry)
             scratch = b.buffer(0, tiled.gradient_scratch)
             b.emit(winograd.WinogradWeightGradient(tiled, scratch=scratch, **ends))
+        elif algorithm == "bf16":
+            scratch = b.buffer(0, geometry.scratch_size)
+            b.emit(bf16.Bf16WeightGradient(geometry, scratch=scratch, **ends))
         elif (count := abreast.pixels(geometry)) > 1:
             wide = abreast.widened(geometry, count)
             ends["dw"] = b.buffer(0, wide.weight_size)
@@ -190,7 +196,7 @@ class _Weighted(Layer):
     ) -> None:
         """dx = the input's share of dy, by the weight turned around: ``geometry`` backwards."""
         ends: dict[str, Any] = {"dy": dy.slot, "dx": dx.slot, **(epilogue or {})}
-        algorithm = algorithms.convolution(geometry, "input_gradient", b.convolution)
+        algorithm = algorithms.convolution(geometry, "input_gradient", b.convolution, b.bf16)
         weight = b.parameter(self.weight)
         if algorithm == "depthwise" and epilogue is None:
             b.emit(depthwise.DepthwiseInputGradient(geometry, weight=weight, **ends))
@@ -199,6 +205,9 @@ class _Weighted(Layer):
             windows = self._emit_windows(b, tiled, backward=True)
             scratch = b.buffer(0, tiled.backward_scratch)
             b.emit(winograd.WinogradInputGradient(tiled, windows=windows, scratch=scratch, **ends))
+        elif algorithm == "bf16":
+            panel = self._emit_pairs(b, geometry, backward=True)
+            b.emit(bf16.Bf16InputGradient(geometry, panel=panel, **ends))
         elif math.prod(geometry.kernel) == 1 and epilogue is None:  # a tap reads where it lies
             b.emit(conv.ConvInputGradient(geometry, panel=weight, packed=False, **ends))
         else:
@@ -219,6 +228,13 @@ class _Weighted(Layer):
             )
         )  # fmt: skip
         return wide, wide_bias
+
+    def _emit_pairs(self, b: "Builder", geometry: ConvGeometry, backward: bool = False) -> int:
+        """The slot of the weights, rounded to bfloat16."""
+        panel = b.buffer(0, bf16.panel_size(geometry, backward))
+        weight = b.parameter(self.weight)
+        b.emit(bf16.Bf16Pack(geometry, weight=weight, panel=panel, backward=backward))
+        return panel
 
     def _emit_windows(
         self, b: "Builder", tiled: winograd.WinogradGeometry, backward: bool = False
