@@ -15,7 +15,7 @@ from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "doctor", "bench")
+COMMANDS = ("demo", "info", "predict", "doctor", "deploy", "bench")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
