@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cases import CASES
 from serving_tools import (
     NAMES,
     edited,
@@ -23,6 +24,7 @@ from serving_tools import (
     two_inputs,
     why_no_gpu,
 )
+from test_onnx import case_model
 
 from fastconv import cpus, layers
 from fastconv.model import Sequential
@@ -603,6 +605,19 @@ def test_cuda_graphs(path, images, session, device):
     for rows in ([0], [1], [0, 1], [2, 3], [0, 1, 2], [4], [3, 2]):
         x = images[rows]
         np.testing.assert_allclose(on_gpu.predict(x), session.predict(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_gpu)])
+def test_every_operator_has_a_cuda_kernel(folder, device, dtype):
+    refused = {}
+    for case in CASES:
+        case_model(case).export(folder / "case.onnx", dtype=dtype)
+        try:
+            Session(folder / "case.onnx", device)
+        except SessionError as error:
+            refused[case.id] = error.reason
+    assert refused == {}
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_gpu)])
