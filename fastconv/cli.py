@@ -1,4 +1,4 @@
-"""The command ``fastconv``: `demo`, `info`, `predict` and `bench`.
+"""The command ``fastconv``: `demo`, `info`, `predict`, `doctor`, `deploy` and `bench`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import IO, NoReturn
 
+from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "bench")
+COMMANDS = ("demo", "info", "predict", "doctor", "deploy", "bench")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
@@ -22,6 +23,8 @@ EPILOG = """examples:
   fastconv info                          what this build runs on
   fastconv info model.onnx               what a file holds
   fastconv predict model.onnx digit.png  ask an exported network
+  fastconv doctor --device cuda          does the GPU work, and if not, why
+  fastconv deploy model.onnx --triton DIR   files for NVIDIA Triton
   fastconv bench resnet20                time every layer, beside the limits of this machine
 """
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: `fastconv info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, SessionError) as error:
         if os.environ.get("FASTCONV_DEBUG"):
             raise
         _complain(error, sys.stderr)
