@@ -10,15 +10,31 @@ from typing import TYPE_CHECKING, Any
 from fastconv.version import __version__
 
 if TYPE_CHECKING:
-    from fastconv import datasets, functional, initializers, layers, losses, metrics, optimizers
+    from fastconv import (
+        backend,
+        callbacks,
+        datasets,
+        functional,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        models,
+        optimizers,
+        utils,
+    )
     from fastconv.backend import floatx, set_floatx, set_random_seed
+    from fastconv.checking import check_gradients
     from fastconv.config import get_num_threads, set_num_threads, show_config
+    from fastconv.dataset import Dataset
     from fastconv.layers.input import Input
     from fastconv.model import Model, Sequential, load_model
     from fastconv.saving import save_model
 
 # public name → module that has it
 _NAMES = {
+    "Dataset": "fastconv.dataset",
+    "check_gradients": "fastconv.checking",
     "Input": "fastconv.layers.input",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
@@ -31,12 +47,16 @@ _NAMES = {
     "set_random_seed": "fastconv.backend",
     "show_config": "fastconv.config",
 }
-_MODULES = {"datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers"}
+_MODULES = {
+    "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
+    "models", "optimizers", "utils",
+}  # fmt: skip
 
 __all__ = [
-    "Input", "Model", "Sequential", "__version__", "datasets", "floatx", "functional",
-    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "optimizers",
-    "save_model", "set_floatx", "set_num_threads", "set_random_seed", "show_config",
+    "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
+    "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
+    "layers", "load_model", "losses", "metrics", "models", "optimizers", "save_model", "set_floatx",
+    "set_num_threads", "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

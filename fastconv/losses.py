@@ -48,10 +48,11 @@ class Loss:
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         """Emit the step that writes the mean into the double slot ``value`` and ``scale`` times the
-        gradient into ``dy`` (None: only the value); ``fused``: before the softmax."""
+        gradient into ``dy`` (None: only the value); ``fused``: before the softmax; ``weight``: the
+        slot of the samples' weights, (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define emit")
 
     def get_config(self) -> dict[str, Any]:
@@ -73,13 +74,13 @@ class _CrossEntropy(Loss):
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         make = native.SparseCrossEntropy if self.labels else native.CategoricalCrossEntropy
         b.emit(
             make(
                 y.pixels, y.channels, self.from_logits, y.slot, y.stride, target.slot, value,
-                b.buffer(0, native.SCRATCH, 8), fused=fused, scale=scale,
+                b.buffer(0, native.SCRATCH, 8), weight=weight, fused=fused, scale=scale,
                 dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
             )
         )  # fmt: skip
@@ -123,12 +124,12 @@ class MeanSquaredError(Loss):
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         b.emit(
             native.MeanSquaredError(
                 pixels=y.pixels, channels=y.channels, scale=scale, y=y.slot, y_stride=y.stride,
-                targets=target.slot, loss=value, dx=dy.slot if dy else -1,
+                targets=target.slot, loss=value, weight=weight, dx=dy.slot if dy else -1,
                 dx_stride=dy.stride if dy else y.channels, scratch=b.buffer(0, native.SCRATCH, 8),
             )
         )  # fmt: skip
