@@ -1,4 +1,4 @@
-"""Time fastconv beside other libraries: layers, training, inference, scaling, memory, import, peak.
+"""Time fastconv, beside other libraries: see PARTS below.
 
     python benchmarks/run.py train --only resnet --threads 2 --json train.json
 
@@ -22,6 +22,7 @@ PARTS = {
     "scaling": ("scaling", 7),
     "memory": ("memory", 1),
     "import": ("startup", 7),
+    "feeding": ("feeding", 5),
     "peak": ("peak", 9),
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         metrics,
         models,
         optimizers,
+        own,
         utils,
     )
     from fastconv.backend import floatx, set_floatx, set_random_seed
@@ -49,13 +50,14 @@ _NAMES = {
 }
 _MODULES = {
     "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "utils",
+    "models", "optimizers", "own", "utils",
 }  # fmt: skip
 
 __all__ = [
     "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
     "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
-    "layers", "load_model", "losses", "metrics", "models", "optimizers", "save_model", "set_floatx",
+    "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
+    "set_floatx",
     "set_num_threads", "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 

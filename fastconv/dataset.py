@@ -11,14 +11,16 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv import backend, shapes
 from fastconv.config import get_num_threads
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 AUTOTUNE = -1  # as many threads as the process computes with
 AHEAD = 2  # elements under way per thread
@@ -409,6 +411,8 @@ def _in_threads(
     call: Callable[[Any], Element], jobs: Iterator[Any], threads: int
 ) -> Iterator[Element]:
     """Results in the order of the jobs, which several threads work off."""
+    from concurrent.futures import ThreadPoolExecutor  # where threads are wanted
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fastconv-map")
     pending: deque[Future[Element]] = deque()
     try:
@@ -424,6 +428,8 @@ def _in_threads(
 
 def _ahead(source: Iterator[Element], size: int) -> Iterator[Element]:
     """The elements of ``source``, so many of which one thread makes ahead."""
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(1, thread_name_prefix="fastconv-prefetch")
     end = object()
     pending = deque(pool.submit(next, source, end) for _ in range(size))

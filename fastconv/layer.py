@@ -146,9 +146,9 @@ class Layer:
 
     arity: ClassVar[int | None] = 1  # how many inputs; None: one or more, as a list
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
+        if not abstract and not cls.__name__.startswith("_"):
             register(cls)
 
     def __init__(self, *, name: str | None = None, trainable: bool = True, **unknown: Any) -> None:

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
 
 
+CLASSES: dict[str, type["Loss"]] = {}
+
+
 class Loss:
-    """Base of all losses.
+    """Base of all losses. One of your own (see `fastconv.own`) is known by its class' name where a
+    model is loaded.
 
     Attributes
     ----------
@@ -37,6 +41,10 @@ class Loss:
     name = "loss"
     labels = False
     after_softmax = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        CLASSES[cls.__name__] = cls
 
     def target_shape(self, output: Shape) -> Shape:
         """One sample's shape of the targets for an output of this shape."""
@@ -151,16 +159,19 @@ def get(identifier: Any) -> Loss:
         return identifier()
     if isinstance(identifier, dict):
         config = dict(identifier)
-        return NAMES[shapes.choice(config.pop("name", None), NAMES, "loss")](**config)
-    by_class = {cls.__name__: cls for cls in NAMES.values()}
-    if isinstance(identifier, str) and identifier in by_class:
-        return by_class[identifier]()
+        name = config.pop("name", None)
+        if name in CLASSES:
+            return CLASSES[name](**config)
+        return NAMES[shapes.choice(name, NAMES, "loss")](**config)
+    if isinstance(identifier, str) and identifier in CLASSES:
+        return CLASSES[identifier]()
     return NAMES[shapes.choice(identifier, NAMES, "loss")]()
 
 
 def to_config(loss: Loss) -> dict[str, Any]:
     """What `get` makes the same loss from."""
-    return {"name": shapes.choice(loss.name, NAMES, "loss"), **loss.get_config()}
+    own = NAMES.get(loss.name) is not type(loss)
+    return {"name": type(loss).__name__ if own else loss.name, **loss.get_config()}
 
 
 def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:

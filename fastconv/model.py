@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import backend, data, fitting, progress, shapes
+from fastconv import backend, data, fitting, optimizers, progress, shapes
 from fastconv.callback import CallbackList
 from fastconv.graph import Graph
 from fastconv.history import History
@@ -639,7 +639,7 @@ class Model:
             raise ValueError("compile needs a loss")
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
-        settings = (optimizer, loss, metrics, loss_weights, recompute)
+        settings = (optimizers.get(optimizer), loss, metrics, loss_weights, recompute)
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
@@ -655,7 +655,9 @@ class Model:
 
     @property
     def optimizer(self) -> Any:
-        return self._need_compiled().optimizer
+        if self._settings is None:
+            return self._need_compiled().optimizer  # which says what is missing
+        return self._settings[0]
 
     def compile_config(self) -> dict[str, Any] | None:
         """How the model was compiled, as plain data; None when it was not."""

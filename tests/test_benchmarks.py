@@ -469,6 +469,7 @@ PARTS = {
     "scaling": ["image"],
     "memory": ["lenet5_1"],
     "import": ["numpy"],
+    "feeding": ["input", "callbacks", "folder"],
     "peak": [],
 }
 
@@ -476,8 +477,9 @@ PARTS = {
 @pytest.mark.parametrize("part", run.PARTS)
 @pytest.mark.parametrize("peers", [False, True], ids=["alone", "beside peers"])
 def test_parts_run(part, peers, tmp_path, monkeypatch):
-    if peers and (part == "peak" or not common.installed("torch")):
-        pytest.skip("there is nobody to compare with" if part == "peak" else "PyTorch is missing")
+    alone = part in ("peak", "feeding")
+    if peers and (alone or not common.installed("torch")):
+        pytest.skip("there is nobody to compare with" if alone else "PyTorch is missing")
     if not peers:
         installed = common.installed
         monkeypatch.setattr(
