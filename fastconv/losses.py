@@ -15,6 +15,7 @@ from fastconv.shapes import Shape, fits, shape_text
 
 # dtypes that the input kernel casts by itself; others are converted once
 READABLE = "fdbBhHiIlLqQ?"
+EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 − EPSILON]
 FEW_LABELS = 64  # so many are looked at one by one
 
 if TYPE_CHECKING:
@@ -157,9 +158,12 @@ def get(identifier: Any) -> Loss:
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
+    name = getattr(identifier, "__name__", "")
+    if callable(identifier) and globals().get(name) is identifier:  # one of the functions below
+        return NAMES[name]()
     if isinstance(identifier, dict):
         config = dict(identifier)
-        name = config.pop("name", None)
+        name = config.pop("name", "")
         if name in CLASSES:
             return CLASSES[name](**config)
         return NAMES[shapes.choice(name, NAMES, "loss")](**config)
@@ -172,6 +176,30 @@ def to_config(loss: Loss) -> dict[str, Any]:
     """What `get` makes the same loss from."""
     own = NAMES.get(loss.name) is not type(loss)
     return {"name": type(loss).__name__ if own else loss.name, **loss.get_config()}
+
+
+# -- losses as functions of arrays, a number per sample ------------------------------------------
+
+
+def categorical_crossentropy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """``−Σ t log p`` of each row, for probabilities; `compile` takes it as ``loss`` too."""
+    p = np.asarray(y_pred, np.float64)
+    p = np.clip(p / p.sum(axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
+    return -(np.asarray(y_true) * np.log(p)).sum(axis=-1)
+
+
+def sparse_categorical_crossentropy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """``−log p[label]`` of each row, for probabilities; `compile` takes it as ``loss`` too."""
+    p = np.asarray(y_pred, np.float64)
+    return categorical_crossentropy(np.eye(p.shape[-1])[np.asarray(y_true, np.int64)], p)
+
+
+def mean_squared_error(y_true: Any, y_pred: Any) -> np.ndarray:
+    """The mean of ``(y − t)²`` over the last axis; `compile` takes it as ``loss`` too."""
+    return np.square(np.asarray(y_pred) - np.asarray(y_true)).mean(axis=-1)
+
+
+# -- targets --------------------------------------------------------------------------------------
 
 
 def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
