@@ -67,7 +67,7 @@ def feed(model: fc.Model, source: Any) -> None:
     """An epoch's input work, and nothing else."""
     from fastconv.fitting import Lane
 
-    lane = Lane(model, "fit", source.batch_size)
+    lane = Lane(model, "fit", source.largest)
     try:
         for batch in source.epoch(backend.next_seed()):
             runner, running = lane.use(batch)

@@ -61,7 +61,11 @@ class Source(Protocol):
 
     @property
     def batch_size(self) -> int | None:
-        """The largest, where it is known."""
+        """Samples of a batch, where that is known."""
+
+    @property
+    def largest(self) -> int | None:
+        """Samples of the largest batch, where that is known."""
 
     @property
     def steps(self) -> int | None:
@@ -92,6 +96,7 @@ class ArraySource:
         self.start, self.stop = start, len(x[0]) if stop is None else stop
         self.batch_size = batch_size
         self.samples = self.stop - self.start
+        self.largest = min(batch_size, self.samples)
         self.steps = -(-self.samples // batch_size)
         self.random = shuffle
 
@@ -166,6 +171,7 @@ class StreamSource:
                 f"batch_size is not taken where {what} gives batches already: it decides their size"
             )
         self.batch_size = (batch_size or 32) if self.single else None
+        self.largest = self.batch_size
         self.shuffle = shuffle and self.items
         self.random = isinstance(data, Dataset) or self.shuffle
         self.once = isinstance(data, Iterator)
@@ -311,6 +317,8 @@ class StreamSource:
 
 def is_stream(x: Any, y: Any) -> bool:
     """Whether ``x`` is not arrays but something that gives batches (or samples) of all."""
+    if type(x) is np.ndarray:
+        return False
     if isinstance(x, Dataset):
         return True
     if isinstance(x, (np.ndarray, Mapping, str)) or hasattr(x, "__array__"):

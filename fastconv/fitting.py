@@ -136,7 +136,7 @@ class Run:
         self.recorded = False  # the batches are remembered, for a run that goes on
         self.digest = hashlib.blake2b(digest_size=16)
         self.complaint: str | None = None  # where the loss became NaN
-        capacity = source.batch_size
+        capacity = source.largest
         self.lane = Lane(model, "fit", capacity and -(-capacity // accumulate_steps))
         self.history = History()
         self.callbacks = CallbackList([*CallbackList(callbacks).callbacks, self.history])
@@ -150,7 +150,8 @@ class Run:
         model, callbacks = self.model, self.callbacks
         model.stop_training = False
         model.history = self.history
-        model.optimizer.build(model._trainable())
+        self.optimizer = model.optimizer
+        self.optimizer.build(model._trainable())
         try:
             with _interrupts(self):
                 callbacks.begin(model, self.params, self)
@@ -211,25 +212,36 @@ class Run:
                 return
 
     def _update(self, batch: Batch) -> None:
-        """Forward, backward and update from one batch, in parts where it is to be."""
-        optimizer, lane = self.model.optimizer, self.lane
-        parts = [batch] if self.accumulate == 1 else batch.parts(self.accumulate)
-        seed, before = self.model.seed, 0
+        """Forward, backward and update from one batch."""
+        if self.accumulate > 1:
+            self._update_in_parts(batch)
+        elif self._forward(batch, self.model.seed):
+            self.lane.running.backward()  # type: ignore[union-attr]
+            self.optimizer.apply()
+
+    def _forward(self, batch: Batch, seed: int) -> bool:
+        """False where the training ends before this batch is learned."""
+        runner, running = self.lane.use(batch)
+        loss = runner.forward(
+            running, batch.x, batch.y, batch.index, batch.n, seed, self.optimizer.iterations,
+            batch.weights,
+        )  # fmt: skip
+        return isfinite(loss) or not self._stop_at(batch, loss)
+
+    def _update_in_parts(self, batch: Batch) -> None:
+        """One update from the gradients of all parts, each as large as its share of the samples."""
+        parts, before = batch.parts(self.accumulate), 0
         for number, part in enumerate(parts):
-            runner, running = lane.use(part)
-            loss = runner.forward(
-                running, part.x, part.y, part.index, part.n,
-                (seed + number * PART_SEED) & backend.MASK, optimizer.iterations, part.weights,
-            )  # fmt: skip
-            if not isfinite(loss) and self._stop_at(part, loss):
+            if not self._forward(part, (self.model.seed + number * PART_SEED) & backend.MASK):
                 return
+            running = self.lane.running
+            assert running is not None
             if number and part.n != before:
                 self._scale(before / part.n)  # the parts so far, as if they were of this size
             running.backward(accumulate=number > 0)
             before = part.n
-        if len(parts) > 1:
-            self._scale(before / batch.n)
-        optimizer.apply()
+        self._scale(before / batch.n)
+        self.optimizer.apply()
 
     def _scale(self, factor: float) -> None:
         assert self.lane.runner is not None
@@ -329,7 +341,7 @@ def evaluate(
     model: "Model", source: Source, callbacks: CallbackList, title: str = "", verbose: int = 0
 ) -> Logs:
     """The means of loss and metrics over an epoch of ``source``."""
-    lane = Lane(model, "evaluate", source.batch_size)
+    lane = Lane(model, "evaluate", source.largest)
     bar = Progress(title, source.steps, verbose)
     logs: Logs | None = None
     begins = "on_test_batch_begin" in callbacks.hooks

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PLANS = 8  # plans kept per model: purposes times spatial sizes
 BATCH, PREDICT_BATCH = 32, 128  # where none is named
+NOBODY = CallbackList()
 
 Arrays = np.ndarray | list[np.ndarray]
 
@@ -484,6 +485,9 @@ class Model:
         callbacks : list of Callback, optional
         """
         verbose = progress.check_verbose(verbose)
+        if callbacks is None and not fitting.is_stream(x, None):
+            self._build_for(x)
+            return self._like_outputs(self._predict(x, batch_size, verbose, NOBODY))
         listed = CallbackList(callbacks)
         listed.begin(self, {"verbose": verbose})
         listed.call("on_predict_begin", {})
@@ -790,11 +794,12 @@ class Model:
         self._build_for(x)
         with self._lock:
             batch = fitting.one_batch(self, x, y, sample_weight, class_weight)
+            plan, heads = self._plan("fit weighted" if batch.weights else "fit", batch.x)
             optimizer = self.optimizer
-            optimizer.build(self._trainable())
-            lane = fitting.Lane(self, "fit", batch.n)
+            optimizer.build(heads.trained)
+            running = plan.borrow(batch.n)
             try:
-                runner, running = lane.use(batch)
+                runner = self._runner(plan, heads, running)
                 runner.forward(
                     running, batch.x, batch.y, None, batch.n, self.seed, optimizer.iterations,
                     batch.weights,
@@ -803,7 +808,7 @@ class Model:
                 optimizer.apply()
                 logs = runner.logs()
             finally:
-                lane.close()
+                plan.give_back(running)
         return _report(logs, return_dict)
 
     def test_on_batch(

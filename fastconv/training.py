@@ -177,6 +177,8 @@ class BatchRunner:
         double = np.dtype(np.float64)
         view = running.native.view
         self.losses = [view(slot, (1,), double) for slot in heads.values]
+        weights = heads.compiled.weights
+        self.weighed = [(i, *pair) for i, pair in enumerate(zip(self.losses, weights, strict=True))]
         self.hits = [[view(slot, (1,), double) for slot in found] for found in heads.totals]
         self.reset()
 
@@ -204,10 +206,8 @@ class BatchRunner:
         running.forward(n, seed, step)
         self.samples += n
         loss = 0.0
-        for i, (value, weight) in enumerate(
-            zip(self.losses, self.heads.compiled.weights, strict=True)
-        ):
-            number = float(value[0])
+        for i, value, weight in self.weighed:
+            number = value.item()
             self.sums[i] += n * number
             loss += weight * number
         return loss

@@ -223,6 +223,8 @@ def test_parts_take_less_memory_and_drop_apart():
     model.fit(X, Y, batch_size=64, accumulate_steps=8, verbose=0)
     plan, _ = model._plan("fit", [X])
     assert [running.capacity for running in plan._passes] == [8]
+    model.fit(X, Y, batch_size=1 << 30, verbose=0)  # memory for what there is
+    assert [running.capacity for running in plan._passes] == [70]
     assert np.isfinite(weights(model)).all()
 
 
