@@ -84,6 +84,8 @@ class Callback:
         """Take up what `get_state` gave."""
 
 
+# Keras' older names of the hooks of a training batch
+OLDER = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
@@ -94,11 +96,9 @@ class CallbackList:
         self.callbacks = sorted(_as_list(callbacks), key=lambda callback: callback.last)
         self.hooks: dict[str, list[Any]] = {}
         for hook in HOOKS:
-            base = getattr(Callback, hook)
-            found = [c for c in self.callbacks if getattr(type(c), hook, base) is not base
-                     or hook in vars(c)]  # fmt: skip
+            found = [f for callback in self.callbacks if (f := _overridden(callback, hook))]
             if found:
-                self.hooks[hook] = [getattr(callback, hook) for callback in found]
+                self.hooks[hook] = found
 
     def begin(self, model: "Model", params: dict[str, Any], run: "Run | None" = None) -> None:
         for callback in self.callbacks:
@@ -121,6 +121,14 @@ class CallbackList:
                 error = error or raised
         if error is not None:
             raise error
+
+
+def _overridden(callback: Callback, hook: str) -> Any:
+    """The callback's own hook, or None where it has none."""
+    base = getattr(Callback, hook)
+    if getattr(type(callback), hook, base) is not base or hook in vars(callback):
+        return getattr(callback, hook)
+    return getattr(callback, OLDER.get(hook, ""), None)
 
 
 def _as_list(callbacks: Any) -> list[Callback]:

@@ -261,6 +261,19 @@ class Layer:
         """The arguments that make this layer again."""
         return {"name": self.name, "trainable": self.trainable}
 
+    @property
+    def weights(self) -> list[Parameter]:
+        """Keras' name of ``parameters``."""
+        return list(self.parameters)
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if not parameter.trainable]
+
     def get_weights(self) -> "list[np.ndarray]":
         """Copies of the parameters' values."""
         return [parameter.value.copy() for parameter in self.parameters]

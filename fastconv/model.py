@@ -164,6 +164,24 @@ class Model:
         """All parameters: each has ``name``, ``value``, ``grad`` and ``trainable``."""
         return self.graph.parameters
 
+    @property
+    def weights(self) -> list[Parameter]:
+        """Keras' name of `parameters`."""
+        return self.parameters()
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        return self._trainable()
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters() if not parameter.trainable]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """What `evaluate` returns, in this order: the loss, then the metrics."""
+        return self._need_compiled().log_names
+
     def _trainable(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters() if parameter.trainable]
 

@@ -187,6 +187,9 @@ class TensorBoard(Callback):
             self.writers[name] = EventWriter(self.log_dir / name)
         return self.writers[name]
 
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.on_epoch_begin(0)
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.began = time.perf_counter(), self.model.optimizer.iterations
 

@@ -64,6 +64,21 @@ def test_every_hook_is_called_in_its_turn():
     assert seen[0] == ("on_test_begin",)
 
 
+def test_older_names_of_hooks_and_weights():
+    class Old(callbacks.Callback):
+        seen = 0
+
+        def on_batch_end(self, batch, logs=None):
+            self.seen += 1
+
+    old = Old()
+    model, _ = run(old, epochs=1)
+    assert old.seen == 3
+    assert len(model.weights) == len(model.trainable_weights) == 4
+    assert model.non_trainable_weights == model.get_layer("conv").non_trainable_weights == []
+    assert model.metrics_names == ["loss", "accuracy"]
+
+
 def test_lambdas_and_numbers_of_a_batch():
     losses = []
     run(callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: losses.append(logs["loss"])),

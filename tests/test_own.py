@@ -23,7 +23,7 @@ class OwnSwish(own.NumpyLayer):
 
     def gradient(self, x, y, dy):
         s = 1 / (1 + np.exp(-self.beta.value * x))
-        self.beta.grad[...] += np.sum(dy * x * y * (1 - s), axis=tuple(range(x.ndim - 1)))
+        self.beta.grad += np.sum(dy * x * y * (1 - s), axis=tuple(range(x.ndim - 1)))
         return dy * (s + self.beta.value * y * (1 - s))
 
     def to_onnx(self, scope, inputs):

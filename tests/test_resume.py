@@ -96,6 +96,48 @@ def test_killed_in_the_middle_of_an_epoch_and_started_again(script, tmp_path, ki
     assert not (tmp_path / "broken").exists()  # what has come to its end needs no backup
 
 
+WRITER = """
+    import sys
+    import numpy as np
+    import fastconv as fc
+    from fastconv import layers
+
+    fc.set_random_seed(0)
+    model = fc.Sequential([layers.Input((256,)), layers.Dense(1024), layers.Dense(1)])
+    model.compile("adam", "mse")
+
+    class Tell(fc.callbacks.Callback):
+        last = True
+        def on_train_batch_begin(self, batch, logs=None):
+            print(model.optimizer.iterations, flush=True)
+
+    x, y = np.ones((64, 256)), np.ones(64)
+    model.fit(x, y, batch_size=1, epochs=999, verbose=0,
+              callbacks=[fc.callbacks.BackupAndRestore(sys.argv[1], save_freq=1), Tell()])
+"""
+
+
+def test_killed_while_it_writes(tmp_path):
+    path = tmp_path / "writer.py"
+    path.write_text(textwrap.dedent(WRITER))
+    first = []
+    for pause in (0.02, 0.05, 0.011, 0.037):
+        writer = subprocess.Popen(
+            [sys.executable, path, tmp_path / "run"], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        first.append(int(writer.stdout.readline()))
+        time.sleep(pause)  # nearly all of it is spent in writing
+        writer.kill()
+        told = first[-1:] + [int(line) for line in writer.stdout.read().split()]
+        writer.wait()
+        writer.stdout.close()
+    assert first == sorted(first)  # each began where one before had come to, with a whole file
+    assert first[0] == 0
+    assert first[-1] > 0
+    assert told[-1] >= first[-1]
+
+
 def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **options):
     """Train with a backup; stopped after so many steps as Ctrl-C does it."""
     model = model or net(norm=True, dropout=0.3)
