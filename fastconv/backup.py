@@ -76,6 +76,7 @@ class BackupAndRestore(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         assert self.run is not None
+        self.batches = 0
         self.data = self.run.source.fingerprint()
         self.run.recorded = self.data is None  # then the batches are what is compared
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -369,7 +369,7 @@ class _Logger(Callback):
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
-            self.file, self.place, self.append = None, None, True
+            self.file = self.place = None
 
     def get_state(self) -> dict[str, Any]:
         if self.file is not None:
@@ -396,6 +396,9 @@ class CSVLogger(_Logger):
         super().__init__(filename, append)
         self.separator = separator
         self.keys: list[str] | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.keys = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}

@@ -323,13 +323,14 @@ def is_stream(x: Any, y: Any) -> bool:
         return True
     if isinstance(x, (np.ndarray, Mapping, str)) or hasattr(x, "__array__"):
         return False
-    if isinstance(x, (list, tuple)):  # arrays per input, unless these are pairs
-        return (
-            y is None
-            and bool(x)
-            and all(isinstance(item, tuple) and len(item) in (2, 3) for item in x)
-        )
+    if isinstance(x, (list, tuple)):  # arrays per input, unless these are pairs of arrays
+        return y is None and bool(x) and all(map(_is_pair, x))
     return isinstance(x, Iterable) or _is_sequence(x)
+
+
+def _is_pair(item: Any) -> bool:
+    """A batch, not a sample whose two or three numbers are given as a tuple."""
+    return isinstance(item, tuple) and len(item) in (2, 3) and hasattr(item[0], "__len__")
 
 
 def split(element: Any) -> tuple[Any, Any, Any]:

@@ -416,22 +416,28 @@ def sources(
         model, x, y, weight, batch_size=batch_size, shuffle=shuffle, class_weight=class_weight,
         steps=steps,
     )  # fmt: skip
+    if validation_batch is not None:
+        validation_batch = shapes.integer(validation_batch, "validation_batch_size")
     if validation is not None:
         return train, _validation(model, validation, validation_steps, validation_batch, train)
     if not share:
         return train, None
     if not isinstance(train, ArraySource):
         raise ValueError("validation_split takes a share of arrays; give validation_data")
-    n = int(train.samples * (1 - share))
-    if n in (0, train.samples):
-        raise ValueError(
-            f"validation_split {share:g} of {train.samples} samples leaves an empty part"
-        )
+    whole = train.samples
+    n = int(whole * (1 - share))
+    if n in (0, whole):
+        raise ValueError(f"validation_split {share:g} of {whole} samples leaves an empty part")
     size = validation_batch or max(train.batch_size, BATCH)
-    held = ArraySource(train.x, train.y, train.weights, size, start=n)
-    whole = train.steps
+    weights = train.weights
+    if class_weight is not None:  # which training alone has
+        weights = None if weight is None else _weights(weight, model._need_compiled().names, whole)
+    held = ArraySource(train.x, train.y, weights, size, start=n)
+    if validation_steps is not None:
+        held.steps = min(held.steps, shapes.integer(validation_steps, "validation_steps"))
+    limit = train.steps
     train = ArraySource(train.x, train.y, train.weights, train.batch_size, 0, n, shuffle)
-    train.steps = min(train.steps, whole)
+    train.steps = min(train.steps, limit)
     return train, held
 
 

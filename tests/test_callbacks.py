@@ -260,8 +260,12 @@ def test_tables_and_lines(tmp_path):
     assert [row["val_loss"] == "NA" for row in rows] == [True, False, True]
     told = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [line["loss"] for line in told] == history.history["loss"]
-    run(callbacks.CSVLogger(table, append=True), epochs=1)
-    assert len(table.read_text().splitlines()) == 5
+    log = callbacks.CSVLogger(table, append=True)
+    run(log, epochs=1)
+    run(log, epochs=1)
+    assert len(table.read_text().splitlines()) == 6
+    run(callbacks.CSVLogger(table), epochs=1)
+    assert len(table.read_text().splitlines()) == 2
 
 
 def test_event_files_are_records_with_checksums(tmp_path):

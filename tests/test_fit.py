@@ -156,6 +156,20 @@ def test_a_fingerprint_is_of_bits():
     assert model.fingerprint() != before
 
 
+def test_samples_as_tuples_are_no_batches():
+    model = fc.Sequential([layers.Input((2,)), layers.Dense(1)])
+    assert model.predict([(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)]).shape == (3, 1)
+
+
+def test_a_share_is_validated_in_so_many_steps():
+    model = net()
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(X, Y, validation_split=0.5, validation_steps=1, validation_batch_size=10,
+                        verbose=0)  # fmt: skip
+    want = model.evaluate(X[35:45], Y[35:45], verbose=0)[0]
+    assert history.history["val_loss"][0] == pytest.approx(want, rel=1e-6)
+
+
 # -- weights of samples ---------------------------------------------------------------------------
 
 
@@ -188,6 +202,20 @@ def test_class_weights_are_sample_weights():
     with_weights = [(X[:32], Y[:32], w[:32]), (X[32:64], Y[32:64], w[32:64]),
                     (X[64:], Y[64:], w[64:])]  # fmt: skip
     np.testing.assert_array_equal(by_class, trained(with_weights, shuffle=False))
+
+
+def test_validation_knows_no_class_weights():
+    table, w = {0: 5.0, 1: 0.0}, np.linspace(0, 1, 70)
+    plain = net().fit(X, Y, validation_split=0.5, epochs=1, verbose=0, shuffle=False)
+    model = net()
+    model.optimizer.learning_rate = 0.0
+    for weight in (None, w):
+        more = {} if weight is None else {"sample_weight": w[35:]}
+        history = model.fit(X, Y, validation_split=0.5, class_weight=table, sample_weight=weight,
+                            verbose=0)  # fmt: skip
+        want = model.evaluate(X[35:], Y[35:], verbose=0, **more)[0]
+        assert history.history["val_loss"][0] == pytest.approx(want, rel=1e-6)
+    assert plain.history["loss"] != history.history["loss"]
 
 
 def test_weights_and_losses_per_output():

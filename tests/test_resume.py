@@ -127,15 +127,12 @@ def test_killed_while_it_writes(tmp_path):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         first.append(int(writer.stdout.readline()))
+        writer.stdout.readline()  # the first backup of this process is whole
         time.sleep(pause)  # nearly all of it is spent in writing
         writer.kill()
-        told = first[-1:] + [int(line) for line in writer.stdout.read().split()]
-        writer.wait()
-        writer.stdout.close()
-    assert first == sorted(first)  # each began where one before had come to, with a whole file
+        writer.communicate()
     assert first[0] == 0
-    assert first[-1] > 0
-    assert told[-1] >= first[-1]
+    assert first == sorted(set(first))  # each began behind the one before, with a whole file
 
 
 def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **options):
