@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 AUTOTUNE = -1  # as many threads as the process computes with
+INFINITE, UNKNOWN = -1, -2  # lengths: see `Dataset.cardinality`
 AHEAD = 2  # elements under way per thread
 SEEDS = 0x9E3779B97F4A7C15  # keeps the random numbers of two stages apart
 MASK = (1 << 64) - 1
@@ -197,8 +198,8 @@ class Dataset:
 
         def length() -> int | None:
             count = self._length()
-            if count is None:
-                return None
+            if count is None or count == INFINITE:
+                return count
             return count // size if drop_remainder else -(-count // size)
 
         def walk(seed: int) -> Iterator[Element]:
@@ -264,7 +265,9 @@ class Dataset:
         return self._then(
             lambda seed: islice(self._walk(seed), count),
             f"take {count}",
-            lambda: None if (n := self._length()) is None else min(n, count),
+            lambda: (
+                n if (n := self._length()) is None else count if n == INFINITE else min(n, count)
+            ),
         )
 
     def skip(self, count: int) -> "Dataset":
@@ -273,7 +276,7 @@ class Dataset:
         return self._then(
             lambda seed: islice(self._walk(seed), count, None),
             f"skip {count}",
-            lambda: None if (n := self._length()) is None else max(0, n - count),
+            lambda: n if (n := self._length()) in (None, INFINITE) else max(0, n - count),
         )
 
     def repeat(self, count: int | None = None) -> "Dataset":
@@ -293,7 +296,9 @@ class Dataset:
 
         def length() -> int | None:
             n = self._length()
-            return None if n is None or times is None else n * times
+            if times is None:
+                return INFINITE
+            return n if n in (None, INFINITE) else n * times
 
         return self._then(walk, f"repeat {times}", length)
 
@@ -302,7 +307,9 @@ class Dataset:
 
         def length() -> int | None:
             a, b = self._length(), other._length()
-            return None if a is None or b is None else a + b
+            if a is None or b is None:
+                return None
+            return INFINITE if INFINITE in (a, b) else a + b
 
         return self._then(
             lambda seed: chain(self._walk(seed), other._walk(seed)), "concatenate", length
@@ -321,15 +328,17 @@ class Dataset:
         return iter(self)
 
     def __len__(self) -> int:
-        count = self._length()
-        if count is None:
+        count = self.cardinality()
+        if count == INFINITE:
+            raise TypeError("this data set has no end")
+        if count == UNKNOWN:
             raise TypeError("the length of this data set is not known before it was walked through")
         return count
 
     def cardinality(self) -> int:
-        """The number of elements, or −2 where it is not known."""
+        """The number of elements; −1 where there is no end, −2 where it is not known."""
         count = self._length()
-        return -2 if count is None else count
+        return UNKNOWN if count is None else count
 
     def fingerprint(self) -> str | None:
         """What the data set is made of, as a short text: another one for other data.
@@ -342,8 +351,9 @@ class Dataset:
         return hashlib.sha256(self._fingerprint().encode()).hexdigest()[:32]
 
     def __repr__(self) -> str:
-        count = self._length()
-        return f"<Dataset of {'an unknown number of' if count is None else count} elements>"
+        words = {INFINITE: "endless", UNKNOWN: "an unknown number of"}
+        count = self.cardinality()
+        return f"<Dataset of {words.get(count, count)} elements>"
 
 
 class _Rows:

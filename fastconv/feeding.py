@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastconv.dataset import Dataset, array_fingerprint, has_length, stack
+from fastconv.dataset import INFINITE, Dataset, array_fingerprint, has_length, stack
 
 Arrays = list[np.ndarray]
 
@@ -142,7 +142,9 @@ class StreamSource:
     shuffle : bool
         For sources with ``__getitem__``.
     steps : int, optional
-        Batches of an epoch; the source goes on where the last epoch ended.
+        Batches of an epoch; the source goes on where the last epoch ended,
+    anew : bool
+        or begins anew in each, where it can.
     sample_rank : int
         Axes of one sample of the first input: tells samples from batches.
     what : str
@@ -157,6 +159,7 @@ class StreamSource:
         batch_size: int | None = None,
         shuffle: bool = True,
         steps: int | None = None,
+        anew: bool = False,
         sample_rank: int | None = None,
         what: str = "x",
     ) -> None:
@@ -175,10 +178,13 @@ class StreamSource:
         self.shuffle = shuffle and self.items
         self.random = isinstance(data, Dataset) or self.shuffle
         self.once = isinstance(data, Iterator)
+        self.flows = steps is not None and (self.once or not anew)
         self._open: Iterator[Any] | None = None  # of a source whose epochs follow one another
         self._taken = 0
         self._seed = 0
         self._resumed: Iterator[Any] | None = None  # behind what was replayed
+        if steps is None and isinstance(data, Dataset) and data.cardinality() == INFINITE:
+            raise ValueError(f"{what} has no end: say how many steps an epoch takes")
         self.steps = steps if steps is not None else self._length()
 
     def _length(self) -> int | None:
@@ -191,7 +197,7 @@ class StreamSource:
 
     def epoch(self, seed: int, skip: int = 0) -> Iterator[Batch]:
         number = skip
-        if self.limit is None:
+        if not self.flows:
             elements = self._resumed if skip else None
             elements, self._resumed = elements or self._counted(self._walk(seed)), None
         else:
@@ -218,7 +224,7 @@ class StreamSource:
 
     def replay(self, seed: int, step: int, state: Mapping[str, Any]) -> Iterator[Batch]:
         elements = self._counted(self._walk(seed))
-        if self.limit is not None and state:
+        if self.flows and state:
             self._begin(state["seed"])
             assert self._open is not None
             elements = self._open

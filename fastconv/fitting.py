@@ -369,7 +369,7 @@ def evaluate(
 
 def source(
     model: "Model", x: Any, y: Any, weight: Any, *, batch_size: int | None, shuffle: bool,
-    class_weight: Any = None, steps: int | None = None, what: str = "x",
+    class_weight: Any = None, steps: int | None = None, what: str = "x", anew: bool = True,
 ) -> Source:  # fmt: skip
     """Batches of x, y and sample weights, checked; ``what`` is how messages call them."""
     steps = None if steps is None else shapes.integer(steps, "steps")
@@ -385,7 +385,7 @@ def source(
             return _checked(model, x, y, w, class_weight)
 
         found = StreamSource(
-            x, check, batch_size=batch_size, shuffle=shuffle, steps=steps, what=what,
+            x, check, batch_size=batch_size, shuffle=shuffle, steps=steps, what=what, anew=anew,
             sample_rank=None if not model.built else len(model.graph.inputs[0].shape),
         )  # fmt: skip
         if not model.built:
@@ -414,7 +414,7 @@ def sources(
     share = shapes.real(split, "validation_split", 0, 1)
     train = source(
         model, x, y, weight, batch_size=batch_size, shuffle=shuffle, class_weight=class_weight,
-        steps=steps,
+        steps=steps, anew=False,
     )  # fmt: skip
     if validation_batch is not None:
         validation_batch = shapes.integer(validation_batch, "validation_batch_size")

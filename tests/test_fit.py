@@ -140,6 +140,18 @@ def test_validation_on_batches():
     assert net().fit(X, Y, validation_data=(X, Y, np.ones(70)), verbose=0).history["val_loss"]
 
 
+def test_so_many_steps_of_validation_begin_anew():
+    model = net()
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(dataset().batch(10), epochs=3, verbose=0, steps_per_epoch=2,
+                        validation_data=dataset().batch(10), validation_steps=3)  # fmt: skip
+    assert len(set(history.history["val_loss"])) == 1  # the same 30 samples each time
+    assert len(set(history.history["loss"])) == 3  # 20 others
+    assert model.evaluate(dataset().batch(10).repeat(), steps=7, verbose=0) == model.evaluate(
+        X, Y, batch_size=10, verbose=0
+    )
+
+
 def test_initial_epoch_and_history():
     model = net()
     history = model.fit(X, Y, epochs=5, initial_epoch=3, verbose=0)
@@ -371,6 +383,9 @@ BAD = {
         lambda: net().predict(np.ones((3, 1, 6, 6))), r"channels come last.*moveaxis",
     ),
     "an unknown hook": (lambda: fc.callbacks.LambdaCallback(on_epoch_ende=print), "on_epoch_end"),
+    "a data set without end": (
+        lambda: net().fit(dataset().batch(10).repeat()), "x has no end: say how many steps",
+    ),
     "ragged samples": (
         lambda: list(fc.Dataset.from_generator(lambda: [np.ones(2), np.ones(3)]).batch(2)),
         r"\(2,\) and \(3,\)",
@@ -426,6 +441,9 @@ def test_stages_of_a_data_set():
     assert [len(x) for x in numbers.batch(4, drop_remainder=True)] == [4, 4]
     assert [int(x) for x in numbers.batch(4).unbatch()] == list(range(10))
     assert (len(numbers.batch(4)), numbers.filter(bool).cardinality()) == (3, -2)
+    endless = numbers.repeat().batch(3)
+    assert (endless.cardinality(), len(endless.skip(2).take(4))) == (-1, 4)
+    assert "endless" in repr(endless.concatenate(numbers))
     stream = fc.Dataset.from_generator(lambda: range(10)).shuffle(4, seed=1)
     first, second = list(stream), list(stream)
     assert sorted(first) == list(range(10))
