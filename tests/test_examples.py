@@ -75,7 +75,7 @@ def test_on_digits(name, tmp_path):
 
 def test_gan():
     pytest.importorskip("sklearn")
-    done = run("gan", "--steps", 60)
+    done = run("gan", "--steps", 20)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "step 60: discriminator" in done.stdout
+    assert "step 20: discriminator" in done.stdout
     assert run("gan", "--steps", 1, "--check", 0.999).returncode == 1

@@ -492,6 +492,7 @@ def test_a_fingerprint_of_data():
 # -- Ctrl-C ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_after_the_step(tmp_path):
     model, steps = net(), []
 

@@ -20,6 +20,8 @@ from test_fit import X, Y, net, weights
 import fastconv as fc
 from fastconv import callbacks, layers
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 SCRIPT = """
