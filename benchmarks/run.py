@@ -1,5 +1,4 @@
-"""Time fastconv beside other libraries (layers, training, inference, scaling, memory, import), by
-dtype policy, and measure the peak of this machine.
+"""Time fastconv, beside other libraries: see PARTS below.
 
     python benchmarks/run.py train --only resnet --threads 2 --json train.json
 
@@ -24,6 +23,7 @@ PARTS = {
     "memory": ("memory", 1),
     "policies": ("policies", 7),
     "import": ("startup", 7),
+    "feeding": ("feeding", 5),
     "peak": ("peak", 9),
 }
 

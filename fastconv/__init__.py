@@ -11,17 +11,24 @@ from fastconv.version import __version__
 
 if TYPE_CHECKING:
     from fastconv import (
+        backend,
+        callbacks,
         datasets,
         functional,
         initializers,
         layers,
         losses,
         metrics,
+        models,
         optimizers,
+        own,
         serving,
+        utils,
     )
     from fastconv.backend import floatx, set_floatx, set_random_seed
+    from fastconv.checking import check_gradients
     from fastconv.config import get_num_threads, set_num_threads, show_config
+    from fastconv.dataset import Dataset
     from fastconv.layers.input import Input
     from fastconv.model import Model, Sequential, load_model
     from fastconv.precision import dtype_policy, set_dtype_policy
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 
 # public name → module that has it
 _NAMES = {
+    "Dataset": "fastconv.dataset",
+    "check_gradients": "fastconv.checking",
     "Input": "fastconv.layers.input",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
@@ -44,14 +53,16 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers", "serving"
+    "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
+    "models", "optimizers", "own", "serving", "utils",
 }  # fmt: skip
 
 __all__ = [
-    "Input", "Model", "Sequential", "__version__", "datasets", "dtype_policy", "floatx",
-    "functional", "get_num_threads", "initializers", "layers", "load_model", "losses",
-    "metrics", "optimizers", "save_model", "serving", "set_dtype_policy", "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config",
+    "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
+    "check_gradients", "datasets", "dtype_policy", "floatx", "functional", "get_num_threads",
+    "initializers", "layers", "load_model", "losses", "metrics", "models", "optimizers", "own",
+    "save_model", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
+    "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

@@ -1,6 +1,10 @@
 """Settings of the whole process: the compute type and the random seed."""
 
+from typing import Any
+
 import numpy as np
+
+MASK = (1 << 64) - 1  # of a seed
 
 _floatx = "float32"
 _generator = np.random.default_rng()
@@ -37,3 +41,39 @@ def set_random_seed(seed: int) -> None:
 def next_seed() -> int:
     """A fresh 63-bit seed from the process' generator."""
     return int(_generator.integers(1 << 63))
+
+
+def random_state() -> dict[str, Any]:
+    """Where the process' generator stands, as plain data."""
+    return _generator.bit_generator.state  # type: ignore[return-value]
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the process' generator where `random_state` found it."""
+    _generator.bit_generator.state = state
+
+
+def image_data_format() -> str:
+    """``"channels_last"``: arrays are (samples, height, width, channels)."""
+    return "channels_last"
+
+
+def set_image_data_format(data_format: str) -> None:
+    """Keras' switch; channels last is the only layout that there is."""
+    if data_format != "channels_last":
+        raise ValueError(
+            f'the image data format is "channels_last", not {data_format!r}: move the axis, '
+            "np.moveaxis(x, 1, -1); the exported ONNX file is channels first all the same"
+        )
+
+
+def epsilon() -> float:
+    """The small number of Keras' formulas, 1e-7."""
+    return 1e-7
+
+
+def clear_session() -> None:
+    """Forget the layers' automatic names: the next ones are numbered from the beginning."""
+    from fastconv import layer
+
+    layer.forget_names()

@@ -1,4 +1,4 @@
-"""The command ``fastconv``: `demo`, `info`, `predict`, `doctor`, `deploy` and `bench`.
+"""The command ``fastconv``: `demo`, `info`, `predict`, `doctor`, `deploy`, `bench` and `verify-run`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
@@ -9,13 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import IO, NoReturn
 
 from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
-# fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "doctor", "deploy", "bench")
+# fastconv.commands.<name>, - as _: SUMMARY, EXAMPLES, add_arguments, run
+COMMANDS = ("demo", "info", "predict", "doctor", "deploy", "bench", "verify-run")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
@@ -26,6 +27,7 @@ EPILOG = """examples:
   fastconv doctor --device cuda          does the GPU work, and if not, why
   fastconv deploy model.onnx --triton DIR   files for NVIDIA Triton
   fastconv bench resnet20                time every layer, beside the limits of this machine
+  fastconv verify-run train.py           repeat the first steps of a script, compare the bits
 """
 
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         arguments = _parser().parse_args(argv)
-        code = import_module(f"fastconv.commands.{arguments.command}").run(arguments)
+        code = _module(arguments.command).run(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse: --help, --version, a wrong argument
@@ -61,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG
 
 
+def _module(command: str) -> ModuleType:
+    return import_module(f"fastconv.commands.{command.replace('-', '_')}")
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="fastconv",
@@ -71,7 +77,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f"fastconv.commands.{name}")
+        module = _module(name)
         command = commands.add_parser(
             name,
             help=module.SUMMARY,

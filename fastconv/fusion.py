@@ -63,6 +63,8 @@ class Unit:
         Of the unit which made the input, whose derivative this one's backward passes.
     mask : activations.Mask or None
         The dropout to be applied last, in training.
+    inference : bool
+        The head acts as at inference, also in training.
     """
 
     layers: tuple[Layer, ...]
@@ -74,6 +76,7 @@ class Unit:
     moments: bool = False
     input_activation: Function = LINEAR
     mask: Mask | None = None
+    inference: bool = False
 
     @property
     def layer(self) -> Layer:
@@ -89,7 +92,7 @@ def units(graph: Graph, inference: bool = False, training: bool = False) -> list
     those that are not frozen use the batch's.
     """
     alone = [
-        Unit((node.layer,), node.inputs, node.output, number)
+        Unit((node.layer,), node.inputs, node.output, number, inference=node.inference)
         for number, node in enumerate(graph.nodes)
     ]
     if os.environ.get("FASTCONV_FUSION") == "0":
@@ -118,7 +121,10 @@ def units(graph: Graph, inference: bool = False, training: bool = False) -> list
 def _with_moments(unit: Unit, readers: list[Node]) -> Unit:
     """A convolution whose sums a batch norm takes statistics of: while they are at hand."""
     plain = _function(unit.layer, (Conv2D,)) == LINEAR and len(unit.layers) == 1
-    wanted = any(type(n.layer) is BatchNormalization and n.layer.trainable for n in readers)
+    wanted = any(
+        type(n.layer) is BatchNormalization and n.layer.trainable and not n.inference
+        for n in readers
+    )
     return replace(unit, moments=True) if plain and wanted else unit
 
 
@@ -198,7 +204,9 @@ def _dropout_behind_flatten(
 
 def _mask(node: Node, number: int) -> Mask | None:
     layer = node.layer
-    return layer.mask(number) if type(layer) is Dropout and layer.rate > 0 else None
+    if type(layer) is not Dropout or layer.rate == 0 or node.inference:
+        return None
+    return layer.mask(number)
 
 
 def _drops(head: Unit) -> bool:

@@ -2,28 +2,46 @@
 
 from typing import Any
 
+from fastconv.callback import Callback, Logs
 
-class History:
+
+class History(Callback):
     """The course of a training.
 
     Attributes
     ----------
     history : dict of str to list of float
-        Loss and metrics, one number per epoch; those of validation begin with ``val_``.
+        Loss and metrics, one number per epoch; those of validation begin with ``val_`` and have a
+        number for each epoch that was validated.
     epoch : list of int
     params : dict
-        ``epochs``, ``batch_size`` and ``steps`` of the call.
+        ``epochs``, ``batch_size`` and ``steps`` of the call, and ``verbose``.
+    fingerprint : str
+        SHA-256 of the weights at the end: names, shapes and values. A saved model carries the same.
     """
 
-    def __init__(self, params: dict[str, Any]) -> None:
-        self.params = params
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
+        self.fingerprint = ""
 
-    def append(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.epoch, self.history = [], {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)
-        for name, value in logs.items():
+        for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self.fingerprint = self.model.fingerprint()
+
+    def get_state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "history": self.history}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.epoch, self.history = list(state["epoch"]), dict(state["history"])
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4f}" for name, values in self.history.items())

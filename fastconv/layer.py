@@ -52,12 +52,28 @@ class Tensor:
 
 
 class Node:
-    """One use of a layer: its symbolic inputs and output."""
+    """One use of a layer: its symbolic inputs and output.
+
+    ``calls`` are the uses of models that it is part of, the outermost first; with ``inference``
+    batch norm and dropout act as at inference, also in training.
+    """
 
     def __init__(self, layer: "Layer", inputs: Sequence[Tensor], shape: Shape) -> None:
         self.layer = layer
         self.inputs = tuple(inputs)
         self.output = Tensor(shape, self)
+        self.calls: tuple[Call, ...] = ()
+        self.inference = False
+
+
+class Call:
+    """One use of a model as a layer: the tensors that it was given, and what it makes of them."""
+
+    def __init__(self, model: Any, inputs: Sequence[Tensor], inference: bool = False) -> None:
+        self.model = model
+        self.inference = inference
+        self.inputs = tuple(inputs)
+        self.outputs: tuple[Tensor, ...] = ()
 
 
 class Frame(SimpleNamespace):
@@ -85,6 +101,8 @@ class Frame(SimpleNamespace):
     input_activation : Activation
         That of the node which made the input: backward passes it too, as the input has no other
         reader (max pooling alone).
+    inference : bool
+        Batch norm and dropout act as at inference, also in training (``model(x, training=False)``).
     stream : int
         A number of this node's own: keeps the random numbers of two dropouts apart.
     saved : SimpleNamespace
@@ -106,6 +124,7 @@ class Frame(SimpleNamespace):
     stream: int
     saved: SimpleNamespace
     first: SimpleNamespace | None = None
+    inference: bool = False
 
 
 class Layer:
@@ -120,21 +139,23 @@ class Layer:
         Default: the class' name with a number.
     trainable : bool
         False freezes the parameters (and batch statistics).
+    input_shape : tuple, optional
+        One sample's shape, for a layer that stands first in a `Sequential` without an Input (Keras'
+        old way; ``input_dim`` and ``batch_input_shape`` too).
     """
 
     arity: ClassVar[int | None] = 1  # how many inputs; None: one or more, as a list
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
+        if not abstract and not cls.__name__.startswith("_"):
             register(cls)
 
     def __init__(self, *, name: str | None = None, trainable: bool = True, **unknown: Any) -> None:
+        self.first_shape = _first_shape(unknown)
         if unknown:
             options = set(_argument_names(type(self)))
             for argument in unknown:
-                if argument == "input_shape":
-                    raise ValueError("input_shape is not taken: begin with layers.Input(shape)")
                 shapes.choice(argument, sorted(options), f"argument of {type(self).__name__}")
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"a layer's name is a string without '/', not {name!r}")
@@ -142,6 +163,15 @@ class Layer:
         self.trainable = bool(trainable)
         self.built = False
         self.parameters: list[Parameter] = []
+        self._node: Node | None = None  # its last use
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_node": None}  # a copy is part of no model yet
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Layer":
+        """The layer that `get_config` describes, with fresh parameters."""
+        return cls(**config)
 
     def add_parameter(
         self,
@@ -177,6 +207,11 @@ class Layer:
         """Emit the gradients of the parameters and of the inputs that ``frame.needs``."""
         raise NotImplementedError(f"{type(self).__name__} must define backward")
 
+    def multiply_adds(self, inputs: Sequence[Shape], output: Shape) -> int | None:
+        """Multiplications with an addition of one sample, in products with a weight; None where
+        sizes are open."""
+        return 0
+
     def to_onnx(self, scope: "Scope", inputs: "list[OnnxTensor]") -> "OnnxTensor":
         """Describe the forward pass of inference in ONNX operators; returns the result."""
         raise scope.refuse(f"{type(self).__name__} does not define to_onnx")
@@ -194,15 +229,50 @@ class Layer:
         if not tensors:
             raise ValueError(f"{self.name} takes at least one input")
         given = [tensor.shape for tensor in tensors]
+        if self.first_shape is not None and not shapes.fits(self.first_shape, given[0]):
+            raise ValueError(
+                f"{self.name} was told input_shape={self.first_shape}, its input has the shape "
+                f"{shapes.shape_text(given[0])}"
+            )
         shape = self.output_shape(*given)
         if not self.built:
             self.build(*given)
             self.built = True
-        return Node(self, tensors, shape).output
+        self._node = Node(self, tensors, shape)
+        return self._node.output
+
+    @property
+    def output(self) -> Tensor:
+        """What it makes where it was used last: for a model that ends here."""
+        return self._used().output
+
+    @property
+    def input(self) -> Tensor | list[Tensor]:
+        """What it reads where it was used last."""
+        inputs = list(self._used().inputs)
+        return inputs[0] if len(inputs) == 1 else inputs
+
+    def _used(self) -> Node:
+        if self._node is None:
+            raise ValueError(f"{self.name} is not part of a model yet")
+        return self._node
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again."""
         return {"name": self.name, "trainable": self.trainable}
+
+    @property
+    def weights(self) -> list[Parameter]:
+        """Keras' name of ``parameters``."""
+        return list(self.parameters)
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if not parameter.trainable]
 
     def get_weights(self) -> "list[np.ndarray]":
         """Copies of the parameters' values."""
@@ -217,6 +287,17 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+def _first_shape(arguments: dict[str, Any]) -> Shape | None:
+    """Take what says the input's shape out of a layer's arguments."""
+    if "input_shape" in arguments:
+        return shapes.shape_of(arguments.pop("input_shape"), "input_shape")
+    if "input_dim" in arguments:
+        return (shapes.integer(arguments.pop("input_dim"), "input_dim"),)
+    if "batch_input_shape" in arguments:
+        return shapes.shape_of(tuple(arguments.pop("batch_input_shape"))[1:], "batch_input_shape")
+    return None
 
 
 @contextmanager
@@ -251,7 +332,7 @@ def register(cls: type[Layer]) -> type[Layer]:
 def from_config(class_name: str, config: dict[str, Any]) -> Layer:
     """A layer from its class' name and what `get_config` gave."""
     cls = REGISTRY[shapes.choice(class_name, REGISTRY, "layer")]
-    return cls(**config)
+    return cls.from_config(config)
 
 
 def check_data_format(data_format: str | None) -> None:
@@ -269,6 +350,11 @@ def one_of(layer: Layer, shape: Shape, ranks: tuple[int, ...], what: str) -> Sha
         raise ValueError(f"{layer.name} needs {what}, not an input of shape "
                          f"{shapes.shape_text(shape)}")  # fmt: skip
     return shape
+
+
+def forget_names() -> None:
+    """Number the automatic names from the beginning."""
+    _counts.clear()
 
 
 def _fresh_name(cls: type) -> str:

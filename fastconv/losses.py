@@ -15,14 +15,19 @@ from fastconv.shapes import Shape, fits, shape_text
 
 # dtypes that the input kernel casts by itself; others are converted once
 READABLE = "fdbBhHiIlLqQ?"
+EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 − EPSILON]
 FEW_LABELS = 64  # so many are looked at one by one
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
 
 
+CLASSES: dict[str, type["Loss"]] = {}
+
+
 class Loss:
-    """Base of all losses.
+    """Base of all losses. One of your own (see `fastconv.own`) is known by its class' name where a
+    model is loaded.
 
     Attributes
     ----------
@@ -38,6 +43,10 @@ class Loss:
     labels = False
     after_softmax = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        CLASSES[cls.__name__] = cls
+
     def target_shape(self, output: Shape) -> Shape:
         """One sample's shape of the targets for an output of this shape."""
         return output
@@ -48,10 +57,11 @@ class Loss:
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         """Emit the step that writes the mean into the double slot ``value`` and ``scale`` times the
-        gradient into ``dy`` (None: only the value); ``fused``: before the softmax."""
+        gradient into ``dy`` (None: only the value); ``fused``: before the softmax; ``weight``: the
+        slot of the samples' weights, (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define emit")
 
     def get_config(self) -> dict[str, Any]:
@@ -73,13 +83,13 @@ class _CrossEntropy(Loss):
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         make = native.SparseCrossEntropy if self.labels else native.CategoricalCrossEntropy
         b.emit(
             make(
                 y.pixels, y.channels, self.from_logits, y.slot, y.stride, target.slot, value,
-                b.buffer(0, native.SCRATCH, 8), fused=fused, scale=scale,
+                b.buffer(0, native.SCRATCH, 8), weight=weight, fused=fused, scale=scale,
                 dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
             )
         )  # fmt: skip
@@ -123,12 +133,12 @@ class MeanSquaredError(Loss):
 
     def emit(
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float,
+        fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
         b.emit(
             native.MeanSquaredError(
                 pixels=y.pixels, channels=y.channels, scale=scale, y=y.slot, y_stride=y.stride,
-                targets=target.slot, loss=value, dx=dy.slot if dy else -1,
+                targets=target.slot, loss=value, weight=weight, dx=dy.slot if dy else -1,
                 dx_stride=dy.stride if dy else y.channels, scratch=b.buffer(0, native.SCRATCH, 8),
             )
         )  # fmt: skip
@@ -148,18 +158,48 @@ def get(identifier: Any) -> Loss:
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
+    name = getattr(identifier, "__name__", "")
+    if callable(identifier) and globals().get(name) is identifier:  # one of the functions below
+        return NAMES[name]()
     if isinstance(identifier, dict):
         config = dict(identifier)
-        return NAMES[shapes.choice(config.pop("name", None), NAMES, "loss")](**config)
-    by_class = {cls.__name__: cls for cls in NAMES.values()}
-    if isinstance(identifier, str) and identifier in by_class:
-        return by_class[identifier]()
+        name = config.pop("name", "")
+        if name in CLASSES:
+            return CLASSES[name](**config)
+        return NAMES[shapes.choice(name, NAMES, "loss")](**config)
+    if isinstance(identifier, str) and identifier in CLASSES:
+        return CLASSES[identifier]()
     return NAMES[shapes.choice(identifier, NAMES, "loss")]()
 
 
 def to_config(loss: Loss) -> dict[str, Any]:
     """What `get` makes the same loss from."""
-    return {"name": shapes.choice(loss.name, NAMES, "loss"), **loss.get_config()}
+    own = NAMES.get(loss.name) is not type(loss)
+    return {"name": type(loss).__name__ if own else loss.name, **loss.get_config()}
+
+
+# -- losses as functions of arrays, a number per sample ------------------------------------------
+
+
+def categorical_crossentropy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """``−Σ t log p`` of each row, for probabilities; `compile` takes it as ``loss`` too."""
+    p = np.asarray(y_pred, np.float64)
+    p = np.clip(p / p.sum(axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
+    return -(np.asarray(y_true) * np.log(p)).sum(axis=-1)
+
+
+def sparse_categorical_crossentropy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """``−log p[label]`` of each row, for probabilities; `compile` takes it as ``loss`` too."""
+    p = np.asarray(y_pred, np.float64)
+    return categorical_crossentropy(np.eye(p.shape[-1])[np.asarray(y_true, np.int64)], p)
+
+
+def mean_squared_error(y_true: Any, y_pred: Any) -> np.ndarray:
+    """The mean of ``(y − t)²`` over the last axis; `compile` takes it as ``loss`` too."""
+    return np.square(np.asarray(y_pred) - np.asarray(y_true)).mean(axis=-1)
+
+
+# -- targets --------------------------------------------------------------------------------------
 
 
 def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:

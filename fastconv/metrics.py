@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
 
 
+CLASSES: dict[str, type["Metric"]] = {}
+
+
 class Metric:
     """Base: a step that adds to a double slot; the metric is that sum over the number of rows."""
 
-    name = "metric"
+    name: str = "metric"
     labels: bool | None = None  # whether targets are class numbers
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        CLASSES[cls.__name__] = cls
 
     def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
         """Emit the step that adds this batch's hits to the double slot ``total``."""
@@ -71,6 +78,8 @@ def get(identifier: Any, loss: Loss, output: Shape) -> tuple[str, Metric]:
         identifier = identifier()
     if isinstance(identifier, Metric):
         metric = identifier
+    elif isinstance(identifier, str) and identifier in CLASSES:
+        metric = CLASSES[identifier]()
     else:
         metric = NAMES[shapes.choice(identifier, ["accuracy", *NAMES], "metric")]()
     if metric.labels is not None and metric.labels != loss.labels:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import backend, data, precision, progress, shapes
+from fastconv import backend, data, fitting, optimizers, precision, progress, shapes, sources
+from fastconv.callback import CallbackList
+from fastconv.feeding import is_stream
 from fastconv.graph import Graph
 from fastconv.history import History
-from fastconv.layer import Layer, Tensor
+from fastconv.layer import Call, Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
 from fastconv.losses import real_array
 from fastconv.parameter import Parameter, assign_all, total
@@ -21,9 +23,11 @@ from fastconv.training import BatchRunner, Compiled, Heads, check_targets, outpu
 if TYPE_CHECKING:
     from fastconv.memory import Memory
     from fastconv.profile import Profile
+    from fastconv.weights import WeightsReport
 
 PLANS = 8  # plans kept per model: purposes times spatial sizes
 BATCH, PREDICT_BATCH = 32, 128  # where none is named
+NOBODY = CallbackList()
 
 Arrays = np.ndarray | list[np.ndarray]
 
@@ -72,6 +76,8 @@ class Model:
         self._plans: OrderedDict[Any, tuple[Plan, Any]] = OrderedDict()
         self._compiled: Compiled | None = None
         self._settings: tuple[Any, ...] | None = None
+        self.stop_training = False
+        self.history: History | None = None  # of the last `fit`
 
     @classmethod
     def from_graph(cls, graph: Graph, name: str | None = None) -> "Model":
@@ -95,8 +101,10 @@ class Model:
         return self._graph is not None
 
     @property
-    def layers(self) -> list[Layer]:
-        return list(self.graph.layers)
+    def layers(self) -> list[Any]:
+        """The layers in order; a model that is used as a layer stands as one."""
+        found = [i.model if isinstance(i, Call) else i.layer for i in self.graph.items()]
+        return list(dict.fromkeys(found))
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -106,21 +114,47 @@ class Model:
     def outputs(self) -> list[Tensor]:
         return list(self.graph.outputs)
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """A layer by its name or its place."""
+    @property
+    def input(self) -> Tensor | list[Tensor]:
+        """The input, or a list where there are several."""
+        return self.inputs[0] if len(self.inputs) == 1 else self.inputs
+
+    @property
+    def output(self) -> Tensor | list[Tensor]:
+        """The output, or a list where there are several."""
+        return self.outputs[0] if self.graph.single else self.outputs
+
+    @property
+    def input_shape(self) -> Any:
+        """With the batch in front, (None, 28, 28, 1); a list where there are several inputs."""
+        found = [(None, *tensor.shape) for tensor in self.inputs]
+        return found[0] if len(found) == 1 else found
+
+    @property
+    def output_shape(self) -> Any:
+        """With the batch in front; a list where there are several outputs."""
+        found = [(None, *tensor.shape) for tensor in self.outputs]
+        return found[0] if self.graph.single else found
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        """A layer by its name or its place; a name is looked for in the models within, too."""
         if (name is None) == (index is None):
             raise ValueError("name either a layer or its index")
         if index is not None:
             if not -len(self.layers) <= index < len(self.layers):
                 raise ValueError(f"there is no layer {index} among {len(self.layers)}")
             return self.layers[index]
-        by_name = {layer.name: layer for layer in self.layers}
+        by_name = {layer.name: layer for layer in [*self.graph.layers, *self.layers]}
         return by_name[shapes.choice(name, by_name, "layer")]
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer's parameters are trained; setting it sets every layer's."""
-        return any(layer.trainable for layer in self.layers)
+        """Whether any layer's parameters are trained; setting it sets every layer's.
+
+        A frozen batch norm uses its moving statistics and leaves them as they are.
+        """
+        inner = (layer for layer in self.graph.layers if not isinstance(layer, InputLayer))
+        return any(layer.trainable for layer in inner)
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
@@ -130,6 +164,24 @@ class Model:
     def parameters(self) -> list[Parameter]:
         """All parameters: each has ``name``, ``value``, ``grad`` and ``trainable``."""
         return self.graph.parameters
+
+    @property
+    def weights(self) -> list[Parameter]:
+        """Keras' name of `parameters`."""
+        return self.parameters()
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        return self._trainable()
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters() if not parameter.trainable]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """What `evaluate` returns, in this order: the loss, then the metrics."""
+        return self._need_compiled().log_names
 
     def _trainable(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters() if parameter.trainable]
@@ -148,11 +200,69 @@ class Model:
         with self._lock:
             assign_all(self.parameters(), weights, self.name)
 
-    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers: output shapes, parameters, what each reads."""
+    def save_weights(self, path: str | PathLike[str]) -> None:
+        """Write the weights alone, by name, to a ``.safetensors`` or ``.npz`` file."""
+        from fastconv import weights
+
+        with self._lock:
+            weights.write(self.parameters(), path)
+
+    def load_weights(
+        self, path: str | PathLike[str], partial: bool = False, skip_mismatch: bool = False
+    ) -> "WeightsReport":
+        """Read weights that `save_weights` wrote, or another program, by the parameters' names.
+
+        Parameters
+        ----------
+        path : str or path-like
+            ``.safetensors`` or ``.npz``.
+        partial, skip_mismatch : bool
+            Load what fits in name and shape, and leave the rest as it is. Without it anything
+            that does not fit is an error, and nothing is changed.
+
+        Returns
+        -------
+        WeightsReport
+            What was loaded, and what not; prints as text.
+        """
+        from fastconv import weights
+
+        arrays = weights.read(path)
+        with self._lock:
+            try:
+                return weights.assign(
+                    self.parameters(), arrays, partial or skip_mismatch, self.name
+                )
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Callable[[str], Any] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+    ) -> None:
+        """Print a table of the layers: output shapes, parameters, and what a sample costs.
+
+        Parameters
+        ----------
+        line_length, positions
+            Keras': the table is as wide as it must be.
+        print_fn : callable, optional
+        expand_nested : bool
+            Show the layers of models that are used as layers.
+        show_trainable : bool
+            Show which layers are trained.
+        """
         from fastconv.summary import summary
 
-        (print_fn or print)(summary(self.name, type(self).__name__, self.graph))
+        if callable(line_length):  # print_fn, where it stood first before
+            print_fn = line_length
+        kind = type(self).__name__
+        text = summary(self.name, kind, self.graph, expand_nested, show_trainable)
+        (print_fn or print)(text)
 
     def memory(
         self, batch_size: int | None = None, training: bool = True, input_shape: Any = None
@@ -257,21 +367,24 @@ class Model:
             self._plans.move_to_end(key)
             return found
         heads = None
-        if purpose in ("fit", "evaluate"):
-            heads = Heads(graph, self._need_compiled(), gradients=purpose == "fit")
+        fit = purpose.startswith("fit")
+        if fit or purpose.startswith("evaluate"):
+            heads = Heads(
+                graph, self._need_compiled(), gradients=fit, weighted=purpose.endswith(" weighted")
+            )
         by_hand = purpose in ("forward", "forward in training")
-        backward = purpose == "fit" or by_hand
+        backward = fit or by_hand
         plan = Plan(
             graph,
             sizes,
-            training=purpose in ("fit", "forward in training"),
+            training=fit or purpose == "forward in training",
             backward=backward,
             input_gradients=by_hand,
             heads=heads,
             double=any(p.value.dtype == np.float64 for p in graph.parameters)
             or (not graph.parameters and backend.floatx() == "float64"),
             recompute=self._need_compiled().recompute if backward and self._settings else (),
-            bf16=purpose == "fit" and self._need_compiled().dtype_policy == "mixed_bfloat16",
+            bf16=fit and self._need_compiled().dtype_policy == "mixed_bfloat16",
         )
         self._plans[key] = plan, heads
         while len(self._plans) > PLANS:
@@ -370,18 +483,52 @@ class Model:
             plan.give_back(running)
         return found[0] if len(found) == 1 else found
 
-    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = 0) -> Arrays:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = 0,
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Arrays:
         """Outputs for x; a sample's are the same bits in any batch.
 
         Parameters
         ----------
-        x : array (n, *shape), or a list of them, one per input
+        x : array (n, *shape), a list of them, one per input, or batches
+            As in `fit`; of a batch ``(x, y)`` the targets are not looked at.
         batch_size : int, optional
             Samples at a time; bounds the memory.
         verbose : 0, 1, 2 or "auto"
+        steps : int, optional
+            So many batches.
+        callbacks : list of Callback, optional
         """
         verbose = progress.check_verbose(verbose)
-        self._build_for(x)
+        if callbacks is None and not is_stream(x, None):
+            self._build_for(x)
+            return self._like_outputs(self._predict(x, batch_size, verbose, NOBODY))
+        listed = CallbackList(callbacks)
+        listed.begin(self, {"verbose": verbose})
+        listed.call("on_predict_begin", {})
+        try:
+            if not is_stream(x, None):
+                self._build_for(x)
+                outputs = self._predict(x, batch_size, verbose, listed)
+            else:
+                found = [
+                    self._predict(rows, None, 0, listed)
+                    for rows in sources.inputs_of(self, x, batch_size, steps)
+                ]
+                outputs = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            listed.call("on_predict_end", {})
+        finally:
+            listed.close()
+        return self._like_outputs(outputs)
+
+    def _predict(
+        self, x: Any, batch_size: int | None, verbose: int, callbacks: CallbackList
+    ) -> list[np.ndarray]:
         arrays = self._inputs(x)
         n = data.length(arrays, "x")
         batch = min(n, _batch_size(batch_size, PREDICT_BATCH))
@@ -389,9 +536,13 @@ class Model:
             plan, _ = self._plan("predict", arrays)
             running = plan.borrow(batch)
             results = [np.empty((n, *v.shape), running.native.dtype) for v in plan.outputs]
-            bar = progress.Progress("predict", -(-n // batch), n, verbose)
+            bar = progress.Progress("", -(-n // batch), verbose)
+            begins = "on_predict_batch_begin" in callbacks.hooks
+            ends = "on_predict_batch_end" in callbacks.hooks
             try:
-                for start in range(0, n, batch):
+                for number, start in enumerate(range(0, n, batch)):
+                    if begins:
+                        callbacks.call("on_predict_batch_begin", number, {})
                     rows = slice(start, min(start + batch, n))
                     count = rows.stop - rows.start
                     for entry, array in zip(plan.inputs, arrays, strict=True):
@@ -400,19 +551,87 @@ class Model:
                     for value, result in zip(plan.outputs, results, strict=True):
                         result[rows] = running.array(value)
                     bar.update(rows.stop, dict)
+                    if ends:
+                        callbacks.call("on_predict_batch_end", number, {})
                 bar.close(n, {})
             finally:
                 plan.give_back(running)
-        return self._like_outputs(results)
+        return results
 
     def _like_outputs(self, arrays: list[np.ndarray]) -> Arrays:
         return arrays[0] if self.graph.single else arrays
 
-    def __call__(self, inputs: Any) -> Any:
-        raise ValueError(
-            f"{self.name} is not called: model.predict(x) computes, model.forward(x) computes and "
-            "keeps what backward needs"
-        )
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        """Use the model as a layer: its layers, with their parameters, on other tensors.
+
+        Parameters
+        ----------
+        inputs : Tensor, or a list of them, one per input
+        training : None or False
+            False: batch norm and dropout within act as at inference, also in training.
+
+        Returns
+        -------
+        Tensor, or a list of them, one per output
+        """
+        tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            raise ValueError(
+                f"{self.name} is called on symbolic tensors (Input(...) and what layers make of "
+                "them): model.predict(x) computes, model.forward(x) computes and keeps what "
+                "backward needs"
+            )
+        if training not in (None, False):
+            raise ValueError(f"training is None or False, not {training!r}: fit decides")
+        self._build_on(tensors[0])
+        graph = self.graph
+        if len(tensors) != len(graph.inputs):
+            raise ValueError(f"{self.name} takes {len(graph.inputs)} inputs, not {len(tensors)}")
+        for own, given in zip(graph.inputs, tensors, strict=True):
+            if len(own.shape) != len(given.shape) or any(
+                want not in (None, size) for want, size in zip(own.shape, given.shape, strict=True)
+            ):
+                raise ValueError(
+                    f"{self.name} takes {shapes.shape_text(own.shape)}, not "
+                    f"{shapes.shape_text(given.shape)}"
+                )
+        call = Call(self, tensors, inference=training is False)
+        made = dict(zip(graph.inputs, tensors, strict=True))
+        for node in graph.nodes:
+            if node.output not in made:
+                kept = node.layer.output  # the layer's own model shows its own use of it
+                output = node.layer([made[tensor] for tensor in node.inputs])
+                node.layer._node = kept.node
+                output.node.calls = (call, *node.calls)
+                output.node.inference = node.inference or training is False
+                made[node.output] = output
+        call.outputs = tuple(made[tensor] for tensor in graph.outputs)
+        return call.outputs[0] if graph.single else list(call.outputs)
+
+    def _build_on(self, tensor: Tensor) -> None:
+        """A chance for `Sequential` to learn its input shape from what it is called on."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The model without its weights, as plain data: what `from_config` takes."""
+        return {
+            "class": "Sequential" if isinstance(self, Sequential) else "Model",
+            "name": self.name,
+            "graph": self.graph.to_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Model":
+        """The model that `get_config` describes, with fresh weights."""
+        kinds: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
+        kind = kinds[shapes.choice(config["class"], kinds, "class of model")]
+        return kind.from_graph(Graph.from_config(config["graph"], Model.from_config),
+                               config["name"])  # fmt: skip
+
+    def to_json(self, **options: Any) -> str:
+        """`get_config` as JSON, for `models.model_from_json`; ``options`` are `json.dumps`'."""
+        import json
+
+        return json.dumps(self.get_config(), **options)
 
     # -- training -----------------------------------------------------------------------------
 
@@ -454,7 +673,7 @@ class Model:
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
         policy = precision.check_dtype_policy(dtype_policy)
-        settings = (optimizer, loss, metrics, loss_weights, recompute, policy)
+        settings = (optimizers.get(optimizer), loss, metrics, loss_weights, recompute, policy)
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
@@ -470,7 +689,9 @@ class Model:
 
     @property
     def optimizer(self) -> Any:
-        return self._need_compiled().optimizer
+        if self._settings is None:
+            return self._need_compiled().optimizer  # which says what is missing
+        return self._settings[0]
 
     def compile_config(self) -> dict[str, Any] | None:
         """How the model was compiled, as plain data; None when it was not."""
@@ -495,78 +716,91 @@ class Model:
 
     def fit(
         self,
-        x: Any,
-        y: Any,
+        x: Any = None,
+        y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
+        callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: Any = 1,
+        accumulate_steps: int = 1,
     ) -> History:
-        """Train on arrays.
+        """Train the model.
+
+        Ctrl-C ends the training after the step that runs: the weights are those of that step,
+        callbacks and files are closed, and KeyboardInterrupt is raised.
 
         Parameters
         ----------
-        x : array (n, *shape), or a list (dict) of them, one per input
-            Any real dtype; bytes stay bytes in memory.
+        x : array (n, *shape), a list (dict) of them, one per input, or batches
+            Arrays may have any real dtype; bytes stay bytes in memory. Batches are ``(x, y)`` or
+            ``(x, y, sample_weight)``: a `fastconv.Dataset`, a list of pairs, a generator, any
+            iterable (torch's DataLoader), or an object with ``__len__`` and ``__getitem__`` that
+            gives batches (Keras' PyDataset) or single samples (torch's Dataset).
         y : array, or a list (dict) of them, one per output
+            Only beside arrays.
         batch_size : int, optional
             Samples of a step; 32 where it is not named.
         epochs : int
+            The training ends at this epoch, counted from 0: so many from ``initial_epoch`` 0.
         verbose : 0, 1, 2 or "auto"
             Silent, a bar, or a line per epoch.
+        callbacks : list of Callback, optional
         validation_split : float
-            The last share of the samples is kept for validation.
-        validation_data : (x, y), optional
+            The last share of the arrays is kept for validation.
+        validation_data : (x, y), (x, y, sample_weight), or batches; optional
         shuffle : bool
-            A new order every epoch.
+            A new order every epoch: of arrays, and of objects with ``__getitem__``.
+        class_weight : dict of int to float, optional
+            Weights of the classes' samples in the loss.
+        sample_weight : array (n,), or a list (dict) of them, one per output; optional
+            Weights of the samples in the loss.
+        initial_epoch : int
+        steps_per_epoch : int, optional
+            Batches of an epoch. A generator goes on in the next epoch where it stopped.
+        validation_steps, validation_batch_size : int, optional
+        validation_freq : int, or a list of int
+            Validate every so many epochs, or after these, counted from 1.
+        accumulate_steps : int
+            Every batch runs in so many parts, whose gradients are added up: the memory of a part,
+            and the update of the whole batch. Batch norm alone sees the difference.
 
         Returns
         -------
         History
             ``history["loss"]`` and so on, a number per epoch.
+
+        Raises
+        ------
+        ValueError
+            Among others: x or y hold NaN (in which sample), batches end early or change shape.
         """
         verbose = progress.check_verbose(verbose)
-        batch_size = _batch_size(batch_size, BATCH)
         epochs = shapes.integer(epochs, "epochs", 0)
-        self._build_for(x)
-        compiled = self._need_compiled()
-        inputs, targets = self._pairs(x, y)
-        n = len(inputs[0])
-        split = shapes.real(validation_split, "validation_split", 0, 1)
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise ValueError("validation_data is a pair (x, y)")
-            held = self._pairs(*validation_data)
-        elif split:
-            n = int(n * (1 - split))
-            if n == 0 or n == len(inputs[0]):
-                raise ValueError(
-                    f"validation_split {split:g} of {len(inputs[0])} samples leaves an empty part"
-                )
-            held = [a[n:] for a in inputs], [a[n:] for a in targets]
-        else:
-            held = None
-        history = History(
-            {"epochs": epochs, "batch_size": batch_size, "steps": -(-n // batch_size)}
-        )
         with self._lock:
-            compiled.optimizer.build(self._trainable())
-            for epoch in range(epochs):
-                logs = self._epoch(
-                    f"Epoch {epoch + 1}/{epochs}", inputs, targets, n, batch_size, shuffle, verbose
-                )
-                if held:
-                    logs |= {
-                        f"val_{name}": value
-                        for name, value in self._evaluate(*held, max(batch_size, 32), 0).items()
-                    }
-                    if verbose:
-                        print("  " + ", ".join(f"{k}={v:.4f}" for k, v in logs.items()
-                                               if k.startswith("val_")), flush=True)  # fmt: skip
-                history.append(epoch, logs)
-        return history
+            source, held = sources.sources(
+                self, x, y, sample_weight,
+                batch_size=batch_size, shuffle=shuffle, class_weight=class_weight,
+                steps=steps_per_epoch, split=validation_split, validation=validation_data,
+                validation_steps=validation_steps, validation_batch=validation_batch_size,
+            )  # fmt: skip
+            run = fitting.Run(
+                self, source, held,
+                epochs=epochs, initial_epoch=shapes.integer(initial_epoch, "initial_epoch", 0),
+                callbacks=callbacks, verbose=verbose,
+                accumulate_steps=shapes.integer(accumulate_steps, "accumulate_steps"),
+                validation_freq=_frequency(validation_freq),
+            )  # fmt: skip
+            return run.train()
 
     def _pairs(self, x: Any, y: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         inputs = self._inputs(x)
@@ -576,51 +810,31 @@ class Model:
         data.length([*inputs, *targets], "x and y")
         return inputs, targets
 
-    def _epoch(
+    def train_on_batch(
         self,
-        title: str,
-        x: list[np.ndarray],
-        y: list[np.ndarray],
-        n: int,
-        batch: int,
-        shuffle: bool,
-        verbose: int,
-    ) -> dict[str, float]:
-        """One walk over n samples in a new order: forward, backward, update, batch by batch."""
-        plan, heads = self._plan("fit", x)
-        optimizer = self.optimizer
-        order = np.random.default_rng(backend.next_seed()).permutation(n) if shuffle else None
-        index = np.arange(n) if order is None else order
-        running = plan.borrow(min(batch, n))
-        runner = self._runner(plan, heads, running)
-        bar = progress.Progress(title, -(-n // batch), n, verbose)
-        logs = None
-        try:
-            for start in range(0, n, batch):
-                rows = index[start : start + batch]
-                runner.forward(running, x, y, rows, len(rows), self.seed, optimizer.iterations)
-                running.backward()
-                optimizer.apply()
-                bar.update(runner.samples, runner.logs)
-            logs = runner.logs()
-        finally:
-            bar.close(runner.samples, logs)
-            plan.give_back(running)
-        return logs
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One update from one batch; returns the loss, or [loss, metrics…] before the update.
 
-    def train_on_batch(self, x: Any, y: Any, return_dict: bool = False) -> Any:
-        """One update from one batch; returns the loss, or [loss, metrics…] before the update."""
+        Arguments as in `fit`.
+        """
         self._build_for(x)
-        inputs, targets = self._pairs(x, y)
-        n = len(inputs[0])
         with self._lock:
-            plan, heads = self._plan("fit", inputs)
+            batch = sources.one_batch(self, x, y, sample_weight, class_weight)
+            plan, heads = self._plan("fit weighted" if batch.weights else "fit", batch.x)
             optimizer = self.optimizer
             optimizer.build(heads.trained)
-            running = plan.borrow(n)
+            running = plan.borrow(batch.n)
             try:
                 runner = self._runner(plan, heads, running)
-                runner.forward(running, inputs, targets, None, n, self.seed, optimizer.iterations)
+                runner.forward(
+                    running, batch.x, batch.y, None, batch.n, self.seed, optimizer.iterations,
+                    batch.weights,
+                )  # fmt: skip
                 running.backward()
                 optimizer.apply()
                 logs = runner.logs()
@@ -628,50 +842,53 @@ class Model:
                 plan.give_back(running)
         return _report(logs, return_dict)
 
+    def test_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """The loss and metrics on one batch: a number, [loss, metrics…], or a dict."""
+        return self.evaluate(
+            x, y, batch_size=max(1, len(data.first(x))), verbose=0, sample_weight=sample_weight,
+            return_dict=return_dict,
+        )  # fmt: skip
+
+    def predict_on_batch(self, x: Any) -> Arrays:
+        """Outputs for one batch."""
+        return self.predict(x, batch_size=max(1, len(data.first(x))))
+
     def evaluate(
         self,
-        x: Any,
-        y: Any,
+        x: Any = None,
+        y: Any = None,
         batch_size: int | None = None,
         verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """The loss and metrics on x and y: a number, [loss, metrics…], or a dict."""
+        """The loss and metrics on x and y: a number, [loss, metrics…], or a dict.
+
+        ``x``, ``y`` and ``sample_weight`` as in `fit`; ``steps``: so many batches.
+        """
         verbose = progress.check_verbose(verbose)
-        batch_size = _batch_size(batch_size, BATCH)
-        self._build_for(x)
-        inputs, targets = self._pairs(x, y)
         with self._lock:
-            logs = self._evaluate(inputs, targets, batch_size, verbose)
+            source = sources.source(
+                self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps
+            )
+            listed = CallbackList(callbacks)
+            listed.begin(self, {"verbose": verbose, "steps": source.steps})
+            try:
+                logs = fitting.evaluate(self, source, listed, verbose)
+            finally:
+                listed.close()
         return _report(logs, return_dict)
 
-    def _evaluate(
-        self, x: list[np.ndarray], y: list[np.ndarray], batch: int, verbose: int
-    ) -> dict[str, float]:
-        n = len(x[0])
-        plan, heads = self._plan("evaluate", x)
-        running = plan.borrow(min(batch, n))
-        runner = self._runner(plan, heads, running)
-        bar = progress.Progress("evaluate", -(-n // batch), n, verbose)
-        logs = None
-        try:
-            for start in range(0, n, batch):
-                rows = slice(start, min(start + batch, n))
-                runner.forward(
-                    running,
-                    [a[rows] for a in x],
-                    [a[rows] for a in y],
-                    None,
-                    rows.stop - start,
-                    0,
-                    0,
-                )
-                bar.update(runner.samples, runner.logs)
-            logs = runner.logs()
-        finally:
-            bar.close(runner.samples, logs)
-            plan.give_back(running)
-        return logs
+    def fingerprint(self) -> str:
+        """SHA-256 of all weights: names, shapes and values. Equal for equal bits alone."""
+        from fastconv.weights import fingerprint
+
+        with self._lock:
+            return fingerprint(self.parameters())
 
     # -- files --------------------------------------------------------------------------------
 
@@ -709,7 +926,7 @@ class Sequential(Model):
     def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None) -> None:
         self._prepare(name)
         self._graph = None
-        self._layers: list[Layer] = []
+        self._layers: list[Any] = []
         self._input: Tensor | None = None
         for layer in layers or []:
             self._append(layer)
@@ -719,12 +936,16 @@ class Sequential(Model):
     def from_graph(cls, graph: Graph, name: str | None = None) -> "Sequential":
         model = cls(name=name)
         (model._input,) = graph.inputs
-        model._layers = [node.layer for node in graph.nodes if node.inputs]
+        model._layers = [
+            item.model if isinstance(item, Call) else item.layer
+            for item in graph.items()
+            if item.inputs
+        ]
         model._graph = graph
         return model
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Any]:
         return list(self._layers)
 
     def add(self, layer: Any) -> None:
@@ -737,7 +958,7 @@ class Sequential(Model):
             self._join()
             raise
 
-    def pop(self) -> Layer:
+    def pop(self) -> Any:
         """Take the last layer off."""
         if not self._layers:
             raise ValueError(f"{self.name} has no layers")
@@ -760,13 +981,21 @@ class Sequential(Model):
                 raise ValueError("an Input stands first, and only there")
             self._input = layer
             return
-        if not isinstance(layer, Layer):
+        if isinstance(layer, Model):
+            if layer.built and (len(layer.inputs) > 1 or len(layer.outputs) > 1):
+                raise ValueError(f"{layer.name} has several inputs or outputs: not in a Sequential")
+        elif not isinstance(layer, Layer):
             raise ValueError(f"a Sequential model is made of layers, not {type(layer).__name__}")
-        if (layer.arity is not None and layer.arity != 1) or layer.arity is None:
+        elif (layer.arity is not None and layer.arity != 1) or layer.arity is None:
             raise ValueError(f"{layer.name} takes several inputs: use the functional form")
         if any(layer.name == other.name and layer is not other for other in self._layers):
             raise ValueError(f"two layers are named {layer.name!r}; names must be unique")
         self._layers.append(layer)
+        if self._input is None and len(self._layers) == 1:
+            if isinstance(layer, Model) and layer.built:
+                self._input = Input(layer.inputs[0].shape)
+            elif isinstance(layer, Layer) and layer.first_shape is not None:
+                self._input = Input(layer.first_shape)
 
     def _join(self) -> None:
         """Rebuild the graph from the list."""
@@ -780,11 +1009,15 @@ class Sequential(Model):
             tensor = layer(tensor)
         self._graph = Graph(self._input, tensor)
 
+    def _build_on(self, tensor: Tensor) -> None:
+        if self._graph is None and self._input is None:
+            self.build((None, *tensor.shape))
+
     def _build_for(self, x: Any) -> None:
         if self._graph is None and self._input is None:
             if not self._layers:
                 raise ValueError(f"{self.name} has no layers")
-            shape = np.shape(x)
+            shape = np.shape(data.first(x))
             if len(shape) < 2:
                 raise ValueError(f"x must be samples with a shape, not {shape}")
             self.build(shape)
@@ -815,6 +1048,13 @@ def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
     from fastconv.saving import read_model
 
     return read_model(path, {"Sequential": Sequential, "Model": Model}, compile)
+
+
+def _frequency(value: Any) -> Any:
+    """``validation_freq``: every so many epochs, or a collection of epochs."""
+    if isinstance(value, (list, tuple, set, range, frozenset)):
+        return {shapes.integer(epoch, "validation_freq") for epoch in value}
+    return shapes.integer(value, "validation_freq")
 
 
 def _batch_size(value: Any, default: int) -> int:

@@ -64,6 +64,11 @@ class Parameter:
             self._grad = zeros(self.shape, self.value.dtype)
         return self._grad
 
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not self._grad:  # as it is after ``parameter.grad += …``
+            self.grad[...] = value
+
     def assign(self, value: Any) -> None:
         """Copy ``value`` in; its shape must be this parameter's."""
         self.value[...] = self.checked(value)

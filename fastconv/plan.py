@@ -457,6 +457,7 @@ class Plan:
                 inputs=[values[tensor] for tensor in unit.inputs],
                 needs=[backward and tensor in wanted for tensor in unit.inputs],
                 activation=unit.activation,
+                inference=unit.inference,
                 norm=unit.norm,
                 moments=unit.moments,
                 given=moments.get(unit.inputs[0]) if unit.inputs else None,

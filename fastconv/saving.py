@@ -2,7 +2,7 @@
 
 ::
 
-    metadata.json            {"format": 1, "fastconv": version}
+    metadata.json            {"format": 1, "fastconv": version, "weights_sha256": fingerprint}
     config.json              class, name, graph, compile settings (or null)
     model.safetensors        the parameters, by name
     optimizer.safetensors    the optimizer's state by name, and "iterations" (compiled models only)
@@ -29,6 +29,7 @@ from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import REGISTRY, parameters_from
 from fastconv.version import __version__
+from fastconv.weights import fingerprint
 
 if TYPE_CHECKING:
     from fastconv.model import Model
@@ -98,8 +99,13 @@ def _write(model: "Model", file: IO[bytes]) -> None:
         "graph": model.graph.to_config(),
         "compile": compiled,
     }
+    metadata = {
+        "format": FORMAT,
+        "fastconv": __version__,
+        "weights_sha256": fingerprint(model.parameters()),
+    }
     with zipfile.ZipFile(file, "w") as archive:
-        _add(archive, METADATA, _to_json({"format": FORMAT, "fastconv": __version__}))
+        _add(archive, METADATA, _to_json(metadata))
         _add(archive, CONFIG, _to_json(config))
         _add(archive, PARAMETERS, _to_tensors({p.name: p.value for p in model.parameters()}))
         if compiled is not None:
@@ -136,12 +142,16 @@ def _to_tensors(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _read(file: IO[bytes], classes: Mapping[str, type["Model"]], compile: bool) -> "Model":
     with zipfile.ZipFile(file) as archive:
         entries = _entries(archive, os.fstat(file.fileno()).st_size)
-        _check_format(_from_json(archive, entries, METADATA))
+        metadata = _from_json(archive, entries, METADATA)
+        _check_format(metadata)
         _check_names(entries)
         config = _from_json(archive, entries, CONFIG)
         parameters = _from_tensors(archive, entries, PARAMETERS)
         state = _from_tensors(archive, entries, OPTIMIZER) if OPTIMIZER in entries else None
     model = _model(config, parameters, classes)
+    told = metadata.get("weights_sha256")  # files of 0.1.0 have none
+    if told is not None and told != fingerprint(model.parameters()):
+        raise ValueError("the weights are not those of the fingerprint that the file carries")
     settings = config.get("compile")
     if (settings is None) != (state is None):
         raise ValueError(f"compile settings and {OPTIMIZER} belong together, one is missing")
@@ -222,17 +232,19 @@ def _model(
     if not isinstance(kind, str) or kind not in classes:
         raise ValueError(f"{CONFIG}: a model is a Sequential or a Model, not {kind!r}")
     with _described(CONFIG):
-        _check_registered(config["graph"]["layers"])
+        _check_registered(config["graph"])
         with parameters_from(parameters):
-            graph = Graph.from_config(config["graph"])
+            graph = Graph.from_config(config["graph"], classes["Model"].from_config)
         model = classes[kind].from_graph(graph, config["name"])
     live = {parameter.name: parameter.value for parameter in model.parameters()}
     _copy(parameters, live, PARAMETERS)
     return model
 
 
-def _check_registered(layers: Any) -> None:
-    for entry in layers:
+def _check_registered(graph: Any) -> None:
+    for model in graph.get("models", []):
+        _check_registered(model["graph"])
+    for entry in graph["layers"]:
         if entry["class"] not in REGISTRY:
             raise ValueError(
                 f"the layer {entry['config']['name']!r} is a {entry['class']!r}, a class that is "

@@ -114,18 +114,22 @@ class Heads:
 
     Attributes
     ----------
-    targets : list of Input
+    targets, weights : list of Input
     values, totals : list of int
         Double slots of the losses and of the metrics, output by output.
     trained : tuple of Parameter
         What the optimizer updates.
     """
 
-    def __init__(self, graph: Graph, compiled: Compiled, gradients: bool) -> None:
+    def __init__(
+        self, graph: Graph, compiled: Compiled, gradients: bool, weighted: bool = False
+    ) -> None:
         self.graph = graph
         self.compiled = compiled
         self.gradients = gradients
+        self.weighted = weighted
         self.targets: list[Input] = []
+        self.weights: list[Input] = []  # of the samples, per output; where there are any
         self.values: list[int] = []
         self.totals: list[list[int]] = []
         self.rows: list[int] = []  # of metrics, per sample
@@ -152,7 +156,11 @@ class Heads:
             self.values.append(b.lasting(1, 8))
             self.totals.append([b.lasting(1, 8) for _ in found])
             self.rows.append(y.pixels)
-            loss.emit(b, y, target.value, self.values[-1], dy, fused, weight)
+            more = {}
+            if self.weighted:
+                self.weights.append(read(b, (1,)))
+                more["weight"] = self.weights[-1].value.slot
+            loss.emit(b, y, target.value, self.values[-1], dy, fused, weight, **more)
             for (_, metric), total in zip(found, self.totals[-1], strict=True):
                 metric.emit(b, y, target.value, total)
             grads.append(dy)
@@ -172,6 +180,8 @@ class BatchRunner:
         double = np.dtype(np.float64)
         view = running.native.view
         self.losses = [view(slot, (1,), double) for slot in heads.values]
+        weights = heads.compiled.weights
+        self.weighed = [(i, *pair) for i, pair in enumerate(zip(self.losses, weights, strict=True))]
         self.hits = [[view(slot, (1,), double) for slot in found] for found in heads.totals]
         self.reset()
 
@@ -185,16 +195,37 @@ class BatchRunner:
     def forward(
         self, running: RunningPass, x: Sequence[np.ndarray], y: Sequence[np.ndarray],
         index: np.ndarray | None, n: int, seed: int, step: int,
-    ) -> None:  # fmt: skip
-        """Read n rows of inputs and targets, run forward and the heads, add to the means."""
+        weights: Sequence[np.ndarray] | None = None,
+    ) -> float:  # fmt: skip
+        """Read n rows of inputs and targets, run forward and the heads, add to the means; returns
+        the loss of the batch."""
         for entry, rows in zip(self.plan.inputs, x, strict=True):
             running.read(entry, rows, index, n)
         for entry, rows in zip(self.heads.targets, y, strict=True):
             running.read(entry, rows, index, n)
+        if weights is not None:
+            for entry, rows in zip(self.heads.weights, weights, strict=True):
+                running.read(entry, rows, index, n)
         running.forward(n, seed, step)
         self.samples += n
-        for i, value in enumerate(self.losses):
-            self.sums[i] += n * float(value[0])
+        loss = 0.0
+        for i, value, weight in self.weighed:
+            number = value.item()
+            self.sums[i] += n * number
+            loss += weight * number
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """The means so far, for another pass or another process."""
+        hits = [[float(hits[0]) for hits in found] for found in self.hits]
+        return {"samples": self.samples, "sums": list(self.sums), "hits": hits}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the means of `state`."""
+        self.samples, self.sums = state["samples"], list(state["sums"])
+        for found, values in zip(self.hits, state["hits"], strict=True):
+            for hits, value in zip(found, values, strict=True):
+                hits[0] = value
 
     def logs(self) -> dict[str, float]:
         """The means over all samples since `reset`."""

@@ -473,6 +473,7 @@ PARTS = {
     "memory": ["lenet5_1"],
     "policies": ["lenet5_1"],
     "import": ["numpy"],
+    "feeding": ["input", "callbacks", "folder"],
     "peak": [],
 }
 
@@ -480,10 +481,11 @@ PARTS = {
 @pytest.mark.parametrize("part", run.PARTS)
 @pytest.mark.parametrize("peers", [False, True], ids=["alone", "beside peers"])
 def test_parts_run(part, peers, tmp_path, monkeypatch):
-    if peers and (part == "peak" or not common.installed("torch")):
-        pytest.skip("there is nobody to compare with" if part == "peak" else "PyTorch is missing")
-    if part == "policies" and (peers or precision.no_bf16()):
-        pytest.skip(precision.no_bf16() or "policies have no peers")
+    if part == "policies" and precision.no_bf16():
+        pytest.skip(precision.no_bf16())
+    alone = part in ("peak", "feeding", "policies")
+    if peers and (alone or not common.installed("torch")):
+        pytest.skip("there is nobody to compare with" if alone else "PyTorch is missing")
     if not peers:
         installed = common.installed
         monkeypatch.setattr(

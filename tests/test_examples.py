@@ -71,3 +71,11 @@ def test_on_digits(name, tmp_path):
     done = run(name, "--epochs", 6, "--check", 0.9, "--export", model)
     assert done.returncode == 0, done.stdout + done.stderr
     assert model.exists()
+
+
+def test_gan():
+    pytest.importorskip("sklearn")
+    done = run("gan", "--steps", 20)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step 20: discriminator" in done.stdout
+    assert run("gan", "--steps", 1, "--check", 0.999).returncode == 1

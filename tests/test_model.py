@@ -496,7 +496,10 @@ BAD = {
     "activation": (lambda: layers.Dense(3, activation="rellu"), "did you mean 'relu'"),
     "initializer": (lambda: layers.Dense(3, kernel_initializer="he"), "he_normal"),
     "one sample": (lambda: compiled().predict(X[0]), r"not \(12, 12, 1\); one sample .* x\[None\]"),
-    "input_shape": (lambda: layers.Dense(3, input_shape=(4,)), r"layers\.Input"),
+    "input_shape": (
+        lambda: layers.Dense(3, input_shape=(4,), name="first")(fc.Input((5,))),
+        r"first was told input_shape=\(4,\)",
+    ),
     "argument": (lambda: layers.Conv2D(3, 3, stride=2), "did you mean 'strides'"),
     "filters": (lambda: layers.Conv2D(0, 3), "filters"),
     "kernel": (lambda: layers.Conv2D(3, -1), "kernel_size"),

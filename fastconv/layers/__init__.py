@@ -1,6 +1,8 @@
 """All layers, one file each; names, arguments and meaning are Keras 3's."""
 
-from fastconv.layer import Layer
+from typing import Any
+
+from fastconv.layer import Layer, Tensor
 from fastconv.layers.activation import Activation
 from fastconv.layers.add import Add
 from fastconv.layers.average_pooling2d import AveragePooling2D
@@ -49,4 +51,16 @@ __all__ = [
     "Concatenate",
     "ZeroPadding2D",
     "Rescaling",
+    "add",
+    "concatenate",
 ]
+
+
+def add(inputs: Any, **kwargs: Any) -> Tensor:
+    """``Add()(inputs)``."""
+    return Add(**kwargs)(inputs)
+
+
+def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Tensor:
+    """``Concatenate(axis)(inputs)``."""
+    return Concatenate(axis=axis, **kwargs)(inputs)

@@ -1,6 +1,7 @@
 """What convolution and dense share: a weight, a bias and an activation over one gather product."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastconv import algorithms
@@ -10,6 +11,7 @@ from fastconv._native.weight_gradient import ConvWeightGradient
 from fastconv.activations import LINEAR, Activation
 from fastconv.layer import Frame, Layer
 from fastconv.parameter import Parameter
+from fastconv.shapes import Shape, known
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
@@ -31,6 +33,15 @@ class _Weighted(Layer):
     ) -> ConvGeometry:
         """The problem for inputs like ``x`` with these pixel strides; ``padded``: x has zeros."""
         raise NotImplementedError(f"{type(self).__name__} must define geometry")
+
+    def multiply_adds(self, inputs: Sequence[Shape], output: Shape) -> int | None:
+        return self._products(output)
+
+    def _products(self, pixels: Shape) -> int | None:
+        """Products where each of these pixels meets the whole weight."""
+        if self.weight is None or None in pixels[:-1]:
+            return None
+        return math.prod(known(pixels[:-1], self.name)) * self.weight.value.size
 
     def emit_forward(self, b: "Builder", frame: Frame, x: "Value", y: "Value") -> None:
         """y = f(bias + x ∗ weight) and what else the frame carries out.

@@ -97,7 +97,7 @@ class BatchNormalization(Layer):
         residual = frame.inputs[1] if len(frame.inputs) == 2 else None
         y = b.output(x.shape)
         c = x.channels
-        frame.saved.from_batch = b.training and self.trainable
+        frame.saved.from_batch = b.training and self.trainable and not frame.inference
         moving = b.parameter(self.moving_mean), b.parameter(self.moving_variance)
         if frame.first is not None:  # a second forward: the batch's statistics are kept
             mean, variance = frame.first.mean, frame.first.variance

@@ -1,5 +1,6 @@
 """2-D transposed convolution."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,9 @@ class Conv2DTranspose(_Convolution):
             self.name, spatial, self.kernel_size, self.strides, self.dilation_rate,
             str(self.padding), self.output_padding,
         )  # fmt: skip
+
+    def multiply_adds(self, inputs: Sequence[Shape], output: Shape) -> int | None:
+        return self._products(inputs[0])
 
     def output_shape(self, *inputs: Shape) -> Shape:
         shape = self.image(inputs[0])

@@ -39,14 +39,14 @@ class Dropout(Layer):
 
     def forward(self, b: "Builder", frame: Frame) -> "Value":
         x = frame.inputs[0]
-        if not b.training or self.rate == 0:
+        if not b.training or frame.inference or self.rate == 0:
             return x
         y = b.output(x.shape)
         self.mask(frame.stream).forward(b, x, y)
         return y
 
     def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
-        if not b.training or self.rate == 0:
+        if not b.training or frame.inference or self.rate == 0:
             return [dy]
         return [self.mask(frame.stream).backward(b, dy)]
 

@@ -33,7 +33,8 @@ class InputLayer(Layer):
 
     def tensor(self) -> Tensor:
         """A new symbolic tensor of this input."""
-        return Node(self, (), self.shape).output
+        self._node = Node(self, (), self.shape)
+        return self._node.output
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return self.shape

@@ -1,0 +1,205 @@
+"""Parts of your own, in numpy: layers, losses and metrics as functions of arrays.
+
+They run as steps of the plan, between the compiled ones, and see the plan's buffers: nothing is
+copied on the way. Each says its value and its gradient; `fastconv.check_gradients` compares them.
+The contract of `fastconv.layer.Layer`, whose methods emit steps themselves, can do more.
+"""
+
+import inspect
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv._native.step import Extent, PythonStep
+from fastconv.layer import Frame, Layer
+from fastconv.losses import Loss
+from fastconv.metrics import Metric
+from fastconv.shapes import Shape
+
+if TYPE_CHECKING:
+    from fastconv.plan import Builder, Value
+
+DOUBLE = 8  # bytes of the slots that hold losses and metrics
+
+
+class NumpyLayer(Layer, abstract=True):
+    """A layer of arrays: define `call` and `gradient`; `build` and `output_shape` where needed.
+
+    It saves and loads, is checked and trained like every other, and exports where it defines
+    ``to_onnx``. Arguments of its own belong into ``get_config``.
+
+    Examples
+    --------
+    >>> class Swish(NumpyLayer):
+    ...     def build(self, shape):
+    ...         self.beta = self.add_parameter("beta", shape[-1:], initializers.get("ones"))
+    ...
+    ...     def call(self, x):
+    ...         return x / (1 + np.exp(-self.beta.value * x))
+    ...
+    ...     def gradient(self, x, y, dy):
+    ...         s = 1 / (1 + np.exp(-self.beta.value * x))
+    ...         self.beta.grad += np.sum(dy * x * y * (1 - s), axis=tuple(range(x.ndim - 1)))
+    ...         return dy * (s + self.beta.value * y * (1 - s))
+    """
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """One sample's shape of the output; by default that of the first input."""
+        return inputs[0]
+
+    def call(self, *inputs: np.ndarray) -> np.ndarray:
+        """The output (n, *shape) for inputs (n, *shape), which must stay as they are.
+
+        With an argument ``training`` it is told whether dropout and the like should act.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define call")
+
+    def gradient(self, *arrays: np.ndarray) -> Any:
+        """From inputs, output and the gradient at the output: that at the input, or a list of them.
+
+        Gradients of parameters are added: ``self.beta.grad += …``. They are zero before, unless
+        they are to be accumulated. None stands for an input without a gradient.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define gradient")
+
+    def forward(self, b: "Builder", frame: Frame) -> "Value":
+        y = b.value(self._known(frame))
+        count = len(frame.inputs)
+        told = "training" in inspect.signature(self.call).parameters
+
+        def run(arrays: list[np.ndarray], training: bool) -> None:
+            more = {"training": training} if told else {}
+            arrays[-1][...] = self._fits(
+                "call", self.call(*arrays[:count], **more), arrays[-1].shape
+            )
+
+        b.python(run, reads=[*frame.inputs, *self.parameters], writes=[y])
+        return y
+
+    def backward(self, b: "Builder", frame: Frame, dy: "Value") -> "list[Value | None]":
+        wanted = [b.value(x.shape) if n else None for x, n in zip(frame.inputs, frame.needs,
+                                                                  strict=True)]  # fmt: skip
+        writes = [dx for dx in wanted if dx is not None]
+        trained = [p for p in self.parameters if p.trainable]
+        reads = [*frame.inputs, frame.output, dy]
+        first = len(reads) + len(self.parameters)
+
+        def run(arrays: list[np.ndarray], training: bool) -> None:
+            found = self.gradient(*arrays[: len(reads)])
+            given = list(found) if isinstance(found, (list, tuple)) else [found]
+            if len(given) != len(wanted):
+                raise ValueError(
+                    f"{self.name}: gradient returns {len(given)} arrays for {len(wanted)} inputs"
+                )
+            places = iter(arrays[first : first + len(writes)])
+            for value, dx in zip(given, wanted, strict=True):
+                if dx is not None:
+                    place = next(places)
+                    place[...] = 0 if value is None else self._fits("gradient", value, place.shape)
+
+        b.python(run, reads=[*reads, *self.parameters], writes=writes, gradients=trained)
+        return list(wanted)
+
+    def _known(self, frame: Frame) -> tuple[int, ...]:
+        return self.output_shape(*(x.shape for x in frame.inputs))  # type: ignore[return-value]
+
+    def _fits(self, method: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.asarray(value)
+        if array.shape != shape:
+            raise ValueError(
+                f"{self.name}: {method} returns the shape {array.shape} where {shape} is due"
+            )
+        return array
+
+
+class NumpyLoss(Loss):
+    """A loss of arrays: define `value` and `gradient`.
+
+    The loss of a batch is the mean over its samples, each with its weight.
+    """
+
+    def value(self, target: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The loss of every sample, (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define value")
+
+    def gradient(self, target: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The derivative of each sample's loss by the outputs, in their shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient")
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float, weight: int = -1,
+    ) -> None:  # fmt: skip
+        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
+            y, t, total, *rest = arrays
+            n = len(y)
+            losses = self._samples(self.value(t, y), n)
+            weights = rest.pop(0).astype(np.float64) if weight >= 0 else np.ones(n)
+            total.view(np.float64)[0] = float(np.dot(losses, weights)) / n
+            if rest:
+                factor = (weights * (scale / n)).reshape(n, *(1,) * (y.ndim - 1))
+                slope = np.asarray(self.gradient(t, y))
+                if slope.shape != y.shape:
+                    raise ValueError(
+                        f"{self.name}: gradient returns the shape {slope.shape}, the outputs have "
+                        f"{y.shape}"
+                    )
+                rest[0][...] = slope * factor
+
+        _emit(b, run, y, target, value, dy, weight)
+
+    def _samples(self, losses: Any, n: int) -> np.ndarray:
+        found = np.asarray(losses, np.float64)
+        if found.shape != (n,):
+            raise ValueError(
+                f"{self.name}: value returns the shape {found.shape}, {n} samples take ({n},): the "
+                "mean over a sample's outputs is the loss' own"
+            )
+        return found
+
+
+class NumpyMetric(Metric):
+    """A metric of arrays: define `value`; the mean over all samples of an epoch is reported."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or type(self).__name__
+
+    def value(self, target: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The number of every sample, (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define value")
+
+    def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
+        rows = y.pixels  # the sum is divided by rows
+
+        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
+            y, t, counter = arrays
+            found = np.asarray(self.value(t, y), np.float64)
+            if found.shape != (len(y),):
+                raise ValueError(
+                    f"{self.name}: value returns the shape {found.shape}, not ({len(y)},)"
+                )
+            counter.view(np.float64)[0] += float(found.sum()) * rows
+
+        _emit(b, run, y, target, total, None, -1)
+
+
+def _emit(
+    b: "Builder", run: Any, y: "Value", target: "Value", number: int, dy: "Value | None",
+    weight: int,
+) -> None:  # fmt: skip
+    """Emit ``run`` on outputs, targets, a double, weights and the gradient, as far as they are."""
+    y = b.contiguous(y)
+    reads = [Extent(y.slot, prod(y.shape), 0), Extent(target.slot, prod(target.shape), 0)]
+    writes = [Extent(number, 0, 1, DOUBLE)]
+    views: list[tuple[int, Any, Any]] = [
+        (y.slot, y.shape, None), (target.slot, target.shape, None),
+    ]  # fmt: skip
+    views.append((number, None, (1,) if b.double else (2,)))  # a double, seen as reals
+    if weight >= 0:
+        reads.append(Extent(weight, 1, 0))
+        views.append((weight, (), None))
+    if dy is not None:
+        writes.append(Extent(dy.slot, prod(dy.shape), 0))
+        views.append((dy.slot, dy.shape, None))
+    b.emit(PythonStep(run, views, reads, writes))

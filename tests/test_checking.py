@@ -1,0 +1,112 @@
+"""`check_gradients`: it passes what is right, and says what is wrong with what is not."""
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import layers
+from fastconv.checking import GradientError
+
+
+class Scale(layers.Layer):
+    """y = scale · x², whose gradients tests spoil."""
+
+    dx = staticmethod(lambda x, scale, dy: 2 * scale * x * dy)
+    dscale = staticmethod(lambda x, dy: (dy * x**2).sum(axis=(0, 1)))
+
+    def build(self, shape):
+        self.scale = self.add_parameter("scale", shape[-1:], fc.initializers.Ones())
+
+    def output_shape(self, shape):
+        return shape
+
+    def forward(self, b, frame):
+        y = b.value(frame.inputs[0].shape)
+        b.python(self._forward, reads=[frame.inputs[0], self.scale], writes=[y])
+        return y
+
+    def _forward(self, arrays, training):
+        x, scale, y = arrays
+        y[...] = scale * x**2
+
+    def backward(self, b, frame, dy):
+        x = frame.inputs[0]
+        dx = b.value(x.shape)
+        b.python(self._backward, reads=[x, self.scale, dy], writes=[dx], gradients=[self.scale])
+        return [dx]
+
+    def _backward(self, arrays, training):
+        x, scale, dy, dx, dscale = arrays
+        dx[...] = self.dx(x, scale, dy)
+        dscale += self.dscale(x, dy)
+
+
+def edge(x, scale, dy):
+    dx = 2 * scale * x * dy
+    dx[0, 0, 0] = 0
+    return dx
+
+
+def spoiled(**parts):
+    """A layer like `Scale` with other gradients."""
+    return type("Spoiled", (Scale,), {k: staticmethod(v) for k, v in parts.items()})(name="own")
+
+
+WRONG = {
+    "a factor": ({"dx": lambda x, scale, dy: scale * x * dy}, "input", "0.5 times"),
+    "the sign": ({"dx": lambda x, scale, dy: -2 * scale * x * dy}, "input", "sign is wrong"),
+    "a mean": ({"dscale": lambda x, dy: (dy * x**2).mean(axis=(0, 1))}, "own/scale", "times"),
+    "nothing": ({"dscale": lambda x, dy: 0 * x[0, 0]}, "own/scale", "zeros"),
+    "an edge": ({"dx": edge}, "input", r"1 of \d+ elements are off.*\(0, 0, 0\)"),
+    "NaN": ({"dx": lambda x, scale, dy: np.nan * x}, "input", "NaN"),
+    "a term": ({"dx": lambda x, scale, dy: 2 * scale * x * dy + 1}, "input", "same amount"),
+    "all": ({"dx": lambda x, scale, dy: x**3}, "input", "in no simple way"),
+}
+
+
+def test_right_gradients_pass():
+    report = fc.check_gradients(Scale(), input_shape=(5, 4))
+    assert report
+    assert [row.shape for row in report.rows] == [(3, 5, 4), (4,)]
+    assert max(row.error for row in report.rows) < 1e-7
+    assert "own" not in str(report)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said(what):
+    parts, name, words = WRONG[what]
+    with pytest.raises(GradientError, match=words) as caught:
+        fc.check_gradients(spoiled(**parts), input_shape=(5, 4))
+    (wrong,) = caught.value.report.wrong
+    assert name in wrong.name
+    assert not fc.check_gradients(spoiled(**parts), input_shape=(5, 4), raises=False)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_whole_models(training):
+    fc.set_random_seed(0)
+    inner = fc.Sequential([layers.Input((6, 6, 2)), layers.Conv2D(3, 3)])
+    x = fc.Input((6, 6, 2))
+    y = layers.BatchNormalization()(inner(x))
+    y = layers.Dropout(0.3)(layers.ELU()(y))
+    model = fc.Model(x, layers.Dense(2)(layers.Flatten()(y)))
+    before, state = model.get_weights(), fc.backend.random_state()
+    report = fc.check_gradients(model, training=training)
+    assert len(report.rows) == 1 + len(model._trainable())
+    assert fc.backend.random_state() == state
+    assert fc.floatx() == "float32"
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layers_with_several_inputs_and_given_data():
+    assert fc.check_gradients(layers.Add(), input_shape=[(3, 2), (3, 2)])
+    rows = np.random.default_rng(0).random((2, 6))
+    assert len(fc.check_gradients(layers.Dense(3), rows, input_shape=(6,)).rows) == 3
+
+
+def test_what_it_cannot_check():
+    with pytest.raises(ValueError, match="give input_shape"):
+        fc.check_gradients(layers.Dense(3, name="unused"))
+    with pytest.raises(ValueError, match="a layer or a model"):
+        fc.check_gradients(np.tanh)

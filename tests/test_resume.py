@@ -1,0 +1,300 @@
+"""Runs that survive: killed, interrupted, started again, the weights are the same bits."""
+
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_fit import X, Y, net, weights
+
+import fastconv as fc
+from fastconv import callbacks, layers
+
+pytestmark = pytest.mark.usefixtures("interruptible")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+    import os, signal, sys
+    import numpy as np
+    import fastconv as fc
+    from fastconv import layers
+
+    folder, kill_at, threads, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    fc.set_num_threads(threads)
+    fc.set_random_seed(7)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (120, 8, 8, 1)).astype(np.uint8), rng.integers(0, 3, 120)
+
+    def endless():
+        while True:
+            for start in range(0, 120, 10):
+                yield x[start : start + 10], y[start : start + 10]
+
+    data = {
+        "arrays": lambda: dict(x=x, y=y, batch_size=10),
+        "dataset": lambda: dict(x=fc.Dataset.from_tensor_slices((x, y)).shuffle(120)
+                                .map(lambda a, b, r: (a + r.random(a.shape), b), random=True)
+                                .batch(10).prefetch(2)),
+        "generator": lambda: dict(x=endless(), steps_per_epoch=7),
+    }[kind]()
+    model = fc.Sequential([
+        layers.Input((8, 8, 1)), layers.Rescaling(1 / 255), layers.Conv2D(4, 3, activation="relu"),
+        layers.BatchNormalization(), layers.Dropout(0.3), layers.Flatten(),
+        layers.Dense(3, activation="softmax"),
+    ])
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+
+    class Kill(fc.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if model.optimizer.iterations == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    history = model.fit(**data, epochs=3, verbose=0, callbacks=[
+        Kill(), fc.callbacks.CSVLogger(folder + ".csv"),
+        fc.callbacks.ReduceLROnPlateau("loss", patience=1, factor=0.5, min_delta=1),
+        fc.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
+        fc.callbacks.BackupAndRestore(folder, save_freq=4),
+    ])
+    print(history.fingerprint, history.history)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+
+    def run(name, kill_at=0, threads=1, kind="arrays"):
+        done = subprocess.run(
+            [sys.executable, path, tmp_path / name, str(kill_at), str(threads), kind],
+            capture_output=True, text=True, timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "generator"])
+def test_killed_in_the_middle_of_an_epoch_and_started_again(script, tmp_path, kind):
+    want = script("whole", kind=kind)
+    script("broken", kill_at=10, kind=kind)  # the backup is of step 8
+    assert (tmp_path / "broken" / "run.safetensors").exists()
+    script("broken", kill_at=15, threads=2, kind=kind)
+    assert script("broken", kind=kind) == want
+    assert (tmp_path / "broken.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert not (tmp_path / "broken").exists()  # what has come to its end needs no backup
+
+
+WRITER = """
+    import sys
+    import numpy as np
+    import fastconv as fc
+    from fastconv import layers
+
+    fc.set_random_seed(0)
+    model = fc.Sequential([layers.Input((256,)), layers.Dense(1024), layers.Dense(1)])
+    model.compile("adam", "mse")
+
+    class Tell(fc.callbacks.Callback):
+        last = True
+        def on_train_batch_begin(self, batch, logs=None):
+            print(model.optimizer.iterations, flush=True)
+
+    x, y = np.ones((64, 256)), np.ones(64)
+    model.fit(x, y, batch_size=1, epochs=999, verbose=0,
+              callbacks=[fc.callbacks.BackupAndRestore(sys.argv[1], save_freq=1), Tell()])
+"""
+
+
+def test_killed_while_it_writes(tmp_path):
+    path = tmp_path / "writer.py"
+    path.write_text(textwrap.dedent(WRITER))
+    first = []
+    for pause in (0.02, 0.05, 0.011, 0.037):
+        writer = subprocess.Popen(
+            [sys.executable, path, tmp_path / "run"], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        first.append(int(writer.stdout.readline()))
+        writer.stdout.readline()  # the first backup of this process is whole
+        time.sleep(pause)  # nearly all of it is spent in writing
+        writer.kill()
+        writer.communicate()
+    assert first[0] == 0
+    assert first == sorted(set(first))  # each began behind the one before, with a whole file
+
+
+def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **options):
+    """Train with a backup; stopped after so many steps as Ctrl-C does it."""
+    model = model or net(norm=True, dropout=0.3)
+    seen = []
+
+    def count(batch, logs):
+        seen.append(batch)
+        if len(seen) == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    listed = [callbacks.BackupAndRestore(folder)] if folder else []
+    listed.append(callbacks.LambdaCallback(on_train_batch_begin=count))
+    fit = {"batch_size": 10, "epochs": epochs, "verbose": 0, "callbacks": listed, **options}
+    if stop_after is None:
+        return model, model.fit(*data, **fit)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data, **fit)
+    return model, None
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7, 8])
+def test_an_interrupted_run_goes_on(tmp_path, steps):
+    want, history = fitted(None)
+    fitted(tmp_path / "run", stop_after=steps)
+    model, other = fitted(tmp_path / "run")
+    np.testing.assert_array_equal(weights(model), weights(want))
+    assert other.history == history.history
+    assert other.epoch == history.epoch
+
+
+def test_a_backup_of_something_else_is_refused(tmp_path):
+    fitted(tmp_path, stop_after=3)
+
+    def refused(words, **changes):
+        with pytest.raises(ValueError, match=words) as caught:
+            fitted(tmp_path, **changes)
+        assert "remove this file" in str(caught.value)
+        return str(caught.value)
+
+    other = fc.Sequential(
+        [layers.Input((6, 6, 1)), layers.Conv2D(5, 3, name="conv"), layers.Flatten(),
+         layers.Dense(3, activation="softmax", name="dense")]
+    )  # fmt: skip
+    other.compile("sgd", "sparse_categorical_crossentropy")
+    text = refused("another run", model=other)
+    assert re.search(r"parameter 0, conv/kernel +float32 3×3×1×4 +float32 3×3×1×5", text)
+    assert re.search(r'optimizer .*"adam".*"sgd"', text)
+    changed = X.copy()
+    changed[60] = 0
+    refused("the data have changed", data=(changed, Y))
+    refused("batch size +10 +20", batch_size=20)
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a backup of a run, or damaged"):
+        fitted(tmp_path)
+
+
+def test_batches_that_have_changed_are_refused(tmp_path):
+    def pairs(first=0):
+        return [(X[i : i + 10] + (first if i == 0 else 0), Y[i : i + 10]) for i in range(0, 70, 10)]
+
+    options = {"shuffle": False, "batch_size": None}
+    fitted(tmp_path, stop_after=3, data=(pairs(),), **options)
+    with pytest.raises(ValueError, match="the data have changed: the first 3 batches of epoch 1"):
+        fitted(tmp_path, data=(pairs(1),), **options)
+    fitted(tmp_path, data=(pairs(),), **options)
+
+
+def test_a_full_disk_leaves_the_last_backup(tmp_path, monkeypatch):
+    fitted(tmp_path, stop_after=3)
+    before = (tmp_path / "run.safetensors").read_bytes()
+    (tmp_path / ".run.safetensors.dead.part").write_bytes(b"half")  # killed while it wrote
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        fitted(tmp_path)
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
+    monkeypatch.undo()
+    want, _ = fitted(None)
+    model, _ = fitted(tmp_path)
+    np.testing.assert_array_equal(weights(model), weights(want))
+
+
+def test_a_finished_run_may_keep_its_backup(tmp_path):
+    model = net()
+    keep = callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[keep])
+    again = net()
+    keep = callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    assert again.fit(X, Y, epochs=2, verbose=0, callbacks=[keep]).history == history.history
+    np.testing.assert_array_equal(weights(again), weights(model))
+
+
+def test_a_saved_model_has_its_fingerprint(tmp_path):
+    model = net()
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "a.fastconv")
+    assert fc.load_model(tmp_path / "a.fastconv").fingerprint() == model.fingerprint()
+    assert model.fingerprint().encode() in (tmp_path / "a.fastconv").read_bytes()
+    model.export(tmp_path / "a.onnx")
+    assert model.fingerprint().encode() in (tmp_path / "a.onnx").read_bytes()
+    changed = shutil.copy(tmp_path / "a.fastconv", tmp_path / "b.fastconv")
+    turn_a_bit(changed)
+    with pytest.raises(ValueError, match="fingerprint"):
+        fc.load_model(changed)
+
+
+def turn_a_bit(path):
+    """Of the weights in a model file, which stays whole in every other way."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+    entries["model.safetensors"][-1] ^= 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, bytes(content))
+
+
+# -- processes and threads ------------------------------------------------------------------------
+
+
+def train_somewhere(seed):
+    """What a process or thread of a pool does; gives the fingerprint."""
+    model = net(seed, dropout=0.3) if isinstance(seed, int) else seed
+    return model.fit(X, Y, epochs=2, verbose=0).fingerprint
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_training_in_processes(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system does not {method}")
+    want = [train_somewhere(seed) for seed in (0, 1)]  # threads of OpenMP exist before the fork
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(train_somewhere, [0, 1]).get(60) == want
+
+
+def test_training_in_joblib():
+    joblib = pytest.importorskip("joblib")
+    want = [train_somewhere(seed) for seed in (0, 1)]
+    for prefer in ("threads", "processes"):
+        jobs = (joblib.delayed(train_somewhere)(seed) for seed in (0, 1))
+        if prefer == "threads":  # the seed is the process' own: models are made beforehand
+            jobs = (joblib.delayed(train_somewhere)(net(seed, dropout=0.3)) for seed in (0, 1))
+            found = joblib.Parallel(2, prefer=prefer)(jobs)
+            assert len(set(found)) == 2
+        else:
+            assert joblib.Parallel(2, prefer=prefer)(jobs) == want
+
+
+def test_training_in_threads():
+    def train(model):
+        return model.fit(X, Y, epochs=3, shuffle=False, verbose=0).fingerprint
+
+    want = [train(net(seed, dropout=0.3)) for seed in range(4)]
+    models = [net(seed, dropout=0.3) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(train, models)) == want
