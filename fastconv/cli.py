@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import IO, NoReturn
 
+from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: `fastconv info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, SessionError) as error:
         if os.environ.get("FASTCONV_DEBUG"):
             raise
         _complain(error, sys.stderr)
