@@ -312,13 +312,13 @@ def each(items: Iterable[Any], measure: Callable[[Any], Any]) -> tuple[list[Any]
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """The options of every benchmark."""
-    from fastconv._native import dispatch
+    from fastconv import cpus
 
     options = argparse.ArgumentParser(
         description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = options.add_argument
-    add("--threads", type=int, default=dispatch.default_num_threads()[0])
+    add("--threads", type=int, default=cpus.default_num_threads()[0])
     add("--rounds", type=int, help="timed rounds; medians are shown; a number of each part's own")
     add("--only", nargs="+", default=[], metavar="TEXT", help="rows with one of these in the name")
     add("--quick", action="store_true", help="tiny shapes, two rounds: to see that all of it runs")

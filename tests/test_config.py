@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastconv import config
+from fastconv import config, cpus
 from fastconv._native import dispatch
 from fastconv._native.step import Extent, PythonStep, execute
 
@@ -98,7 +98,7 @@ def test_affinity_is_respected() -> None:
 
 @needs_openmp
 def test_set_num_threads(threads) -> None:
-    for n in (1, 7, np.int64(3), dispatch.MAX_THREADS):
+    for n in (1, 7, np.int64(3), cpus.MAX_THREADS):
         config.set_num_threads(n)
         assert config.get_num_threads() == n
     assert dispatch.num_threads_why() == "set_num_threads"
@@ -198,7 +198,7 @@ OWN = "proc/self/cgroup"
     ],
 )
 def test_cpu_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
-    assert dispatch.cpu_quota(write_tree(tmp_path, files)) == quota
+    assert cpus.cpu_quota(write_tree(tmp_path, files)) == quota
 
 
 @pytest.mark.parametrize(("quota", "count"), [(0.5, 1), (1.0, 1), (1.9, 1), (2.0, 2), (3.7, 3)])
@@ -206,7 +206,7 @@ def test_quota_is_rounded_down(tmp_path: Path, monkeypatch, quota: float, count:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     root = write_tree(tmp_path, {f"{V2}/cpu.max": f"{quota * 1e5:.0f} 100000\n"})
-    assert dispatch.default_num_threads(root) == (
+    assert cpus.default_num_threads(root) == (
         count,
         f"the container's quota of {quota:g} CPUs, rounded down",
     )
@@ -216,7 +216,7 @@ def test_quota_above_affinity_does_not_count(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3})
     root = write_tree(tmp_path, {f"{V2}/cpu.max": "800000 100000\n"})
-    assert dispatch.default_num_threads(root) == (2, "CPUs that this process may run on")
+    assert cpus.default_num_threads(root) == (2, "CPUs that this process may run on")
 
 
 # ---- what is printed -----------------------------------------------------------------------------

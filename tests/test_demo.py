@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fastconv import datasets, layers, plots
-from fastconv.commands._network import Network
 from fastconv.model import load_model
+from fastconv.serving import Session
 
 FILES = {"demo.fastconv", "demo.onnx", "demo.png", "digit.png"}
 
@@ -51,7 +51,7 @@ def test_demo_is_accurate_and_the_exported_file_as_well(demo):
     accuracy = float(re.search(r"Test accuracy: ([\d.]+) %", text).group(1))
     assert accuracy >= 98
     _, (x, y) = datasets.digits.load_data()
-    probabilities = Network(out / "demo.onnx").run(x[:, None])
+    probabilities = Session(out / "demo.onnx", device="cpu").predict(x[:, None])
     hits = int((probabilities.argmax(1) == y).sum())
     assert f"{hits:,} of {len(y):,} right" in text
     assert accuracy == pytest.approx(100 * hits / len(y), abs=0.01)

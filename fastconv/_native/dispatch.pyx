@@ -1,11 +1,13 @@
 """Which kernel table runs, and on how many threads: decided here and nowhere else.
 
 This extension alone links the C objects. The table is the best one that the CPU can run, unless
-``FASTCONV_ISA`` names another. The thread count is ``set_num_threads``, then ``OMP_NUM_THREADS``,
-then the smaller of the affinity mask and the container's CPU quota.
+``FASTCONV_ISA`` names another. The thread count is ``set_num_threads``, then what
+`fastconv.cpus.default_num_threads` finds.
 """
 
 import os
+
+from fastconv.cpus import MAX_THREADS, default_num_threads
 
 cdef extern from "dispatch.h" nogil:
     const char *fc_isa_name(int i)
@@ -29,8 +31,6 @@ cdef extern from *:
     """
     const long FC_OPENMP
     void fc_teams_as_asked()    # also what loads the OpenMP runtime with this extension
-
-MAX_THREADS = 1024
 
 cdef int threads = 1
 cdef object threads_why = ""
@@ -115,55 +115,6 @@ def set_num_threads(n, why: str = "set_num_threads") -> None:
         threads, threads_why = n.__index__(), why
 
 
-def cpu_quota(root: str = "") -> float | None:
-    """CPUs that the container may use, None without a limit.
-
-    The tightest limit on the process' control group and its ancestors: ``cpu.max`` of cgroup v2,
-    ``cpu.cfs_quota_us`` over ``cpu.cfs_period_us`` of v1, read below ``root``.
-    """
-    def read(path):
-        try:
-            with open(f"{root}{path}") as file:
-                return file.read()
-        except OSError:
-            return ""
-
-    limits = []
-    # the mounted roots count even where the group's own path is hidden from the container
-    for line in ["0::/", "0:cpu:/", *read("/proc/self/cgroup").splitlines()]:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            mount, names = "/sys/fs/cgroup", ["cpu.max"]
-        elif "cpu" in controllers.split(","):
-            mount, names = "/sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
-            continue
-        parts = group.strip("/").split("/")
-        for depth in range(len(parts) + 1):
-            folder = "/".join([mount, *parts[:depth]])
-            words = [word for name in names for word in read(f"{folder}/{name}").split()]
-            if len(words) == 2 and all(word.isdigit() and int(word) > 0 for word in words):
-                limits.append(int(words[0]) / int(words[1]))
-    return min(limits, default=None)
-
-
-def default_num_threads(root: str = "") -> tuple[int, str]:
-    """The thread count of a fresh process, and why that many; `root` as in `cpu_quota`."""
-    words = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if words:
-        if words.isdigit() and int(words) > 0:
-            return min(int(words), MAX_THREADS), "OMP_NUM_THREADS"
-        raise ImportError(f"OMP_NUM_THREADS is a positive integer, not {words!r}")
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        cpus = os.cpu_count() or 1
-    quota = cpu_quota(root)
-    if quota is not None and quota < cpus:
-        return max(1, int(quota)), f"the container's quota of {quota:g} CPUs, rounded down"
-    return min(cpus, MAX_THREADS), "CPUs that this process may run on"
-
-
 def _after_fork() -> None:
     # GNU OpenMP's threads do not survive fork; a child that opened a region would hang
     global forked
@@ -177,7 +128,10 @@ cdef _start():
         set_isa(wanted or isa_names()[0])
     except ValueError as error:
         raise ImportError(f"FASTCONV_ISA: {error}") from None
-    set_num_threads(*default_num_threads())
+    try:
+        set_num_threads(*default_num_threads())
+    except ValueError as error:
+        raise ImportError(str(error)) from None
     fc_teams_as_asked()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)

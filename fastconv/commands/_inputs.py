@@ -1,21 +1,17 @@
 """What `fastconv predict` reads: arrays and images, brought to a network's input."""
 
 import os
-import warnings
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fastconv.commands._network import Network
+from fastconv.serving.contract import Contract
+from fastconv.serving.images import image_sample
 
 NPY_MAGIC = b"\x93NUMPY"
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # pillow's names by the number of channels
-DEFAULT_RANGE = (0.0, 1.0)
 
 
 def read_samples(
-    path: str, network: "Network", limits: tuple[float, float] | None, invert: bool
+    path: str, network: Contract, limits: tuple[float, float] | None, invert: bool
 ) -> np.ndarray:
     """The samples of one file, (n, *network.shape).
 
@@ -29,7 +25,7 @@ def read_samples(
     try:
         if not is_image(path):
             return _array_samples(path, network)
-        return _image_sample(path, network, limits or network.input_range or DEFAULT_RANGE, invert)
+        return image_sample(path, network, limits, invert)
     except (ValueError, OverflowError, EOFError, MemoryError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -40,10 +36,7 @@ def is_image(path: str) -> bool:
         return file.read(len(NPY_MAGIC)) != NPY_MAGIC
 
 
-# -- arrays -----------------------------------------------------------------------------------
-
-
-def _array_samples(path: str, network: "Network") -> np.ndarray:
+def _array_samples(path: str, network: Contract) -> np.ndarray:
     # mapped, not read: a header that claims more than the file holds takes no memory
     array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype.kind not in "fiub":
@@ -54,7 +47,7 @@ def _array_samples(path: str, network: "Network") -> np.ndarray:
     return samples
 
 
-def _as_samples(array: np.ndarray, network: "Network") -> np.ndarray:
+def _as_samples(array: np.ndarray, network: Contract) -> np.ndarray:
     """A batch, or one sample; a single channel may be left out."""
     shape = network.shape
     shapes = [shape]
@@ -83,72 +76,6 @@ def _known(given: tuple[int, ...], shape: tuple[int | None, ...]) -> tuple[int, 
     sizes = iter(given)
     # the axis that is missing is the channels', whose size, 1, is known
     return (1, *sizes) if shape[0] == 1 else (*sizes, 1)
-
-
-# -- images -----------------------------------------------------------------------------------
-
-
-def _image_sample(
-    path: str, network: "Network", limits: tuple[float, float], invert: bool
-) -> np.ndarray:
-    """One image as the only sample, in the colours, size, scale and layout of the network."""
-    channels = network.channels
-    if channels not in MODES:
-        raise ValueError(
-            f"not a .npy file, and {network.path} does not take images: its input is "
-            f"{network.shape_text()}"
-        )
-    pixels = _read_image(path, MODES[channels], network.size)  # (H, W, C) in 0…1
-    if invert:
-        pixels = 1 - pixels
-    low, high = limits
-    pixels = low + pixels * (high - low)
-    if network.layout == "NCHW":
-        pixels = pixels.transpose(2, 0, 1)
-    return pixels[None].astype(np.float32)
-
-
-def _read_image(path: str, mode: str, size: tuple[int | None, int | None]) -> np.ndarray:
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError(
-            "to read images, pillow is needed, which is not installed: pip install 'fastconv[data]'"
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-                if image.mode == "F":
-                    raise ValueError("an image of floats, whose black and white nobody knows")
-                wide = image.mode.startswith("I")  # 16 bits
-                image = _to_mode(image, "F" if wide else mode)
-    except UnidentifiedImageError as error:
-        raise ValueError("neither a .npy file nor an image that pillow can read") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"the image is too large: {error}") from error
-    except (OSError, SyntaxError) as error:  # pillow's words for a damaged file
-        raise ValueError(f"damaged image: {error}") from error
-    height, width = (wanted or have for wanted, have in zip(size, image.size[::-1], strict=True))
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.float32) / (65535 if wide else 255)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return np.repeat(pixels, len(mode), -1) if wide else pixels
-
-
-def _to_mode(image: Any, mode: str) -> Any:
-    """The image in this mode, transparent parts over white as viewers show them."""
-    from PIL import Image
-
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if mode == "RGBA":
-            return image
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
-    return image.convert(mode)
 
 
 def outside(samples: np.ndarray, limits: tuple[float, float] | None) -> str | None:

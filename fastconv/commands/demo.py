@@ -193,10 +193,10 @@ def _export(model: "Sequential", data: Data, path: Path) -> bool:
 def _predict(model: "Sequential", data: Data, history: Any, out: Path, accuracy: float) -> None:
     """Ask the exported file as its users will, and draw what it answers."""
     from fastconv import plots
-    from fastconv.commands._network import Network
+    from fastconv.serving import Session
 
-    network = Network(out / "demo.onnx")
-    probabilities = network.run(data.x_test.transpose(0, 3, 1, 2))
+    session = Session(out / "demo.onnx", device="cpu")
+    probabilities: Any = session.predict(data.x_test.transpose(0, 3, 1, 2))
     guesses = probabilities.argmax(1)
     hits = int((guesses == data.y_test).sum())
     print(f"The exported file, run by onnxruntime: {hits:,} of {len(guesses):,} right")

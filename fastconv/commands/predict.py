@@ -2,7 +2,8 @@
 
 INPUT is an image, or a .npy array of one sample or of many. Images become grey or RGB, the size
 and the range of values that the network was trained on; arrays are taken as they are. Files that
-fastconv exported tell their classes, layout and range; for others, an image is scaled to 0…1.
+fastconv exported tell their classes, layout and range, and are proved on the device by their own
+samples before they answer; for others, an image is scaled to 0…1.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.commands._common import positive
+from fastconv.commands._device import add_device, session_options
 from fastconv.tables import table
 
 SUMMARY = "ask an ONNX network what it sees"
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
   fastconv predict model.onnx digit.png
   fastconv predict model.onnx *.png --top 1 --csv --out predictions.csv
   fastconv predict model.onnx samples.npy --json
+  fastconv predict model.onnx *.png --device cuda   on the GPU, or an error that says why not
   fastconv predict mnist.onnx scan.jpg --invert     dark ink on paper, trained on the reverse
 """
 
@@ -44,15 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what an image's black and white are for the network (default: as the file says)",
     )
     parser.add_argument("--invert", action="store_true", help="exchange black and white of images")
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from fastconv.commands._inputs import is_image, label, outside, read_samples
-    from fastconv.commands._network import Network
+    from fastconv.serving import Session
+    from fastconv.serving.contract import contract
 
-    network = Network(arguments.model, arguments.output)
+    session = Session(arguments.model, arguments.device, **session_options(arguments))
+    if arguments.device == "auto" and session.device != "cpu":  # the CPU is what people expect
+        print(f"fastconv: {session.path} runs on {session.provider}", file=sys.stderr)
+    network = contract(session, arguments.output)
     limits = tuple(arguments.range) if arguments.range else None
     results: list[dict[str, Any]] = []
     for path in arguments.inputs:
@@ -62,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             remark = "the file does not tell its inputs' range, 0 to 1 is taken; see --range"
         if remark:
             print(f"fastconv: warning: {path}: {remark}", file=sys.stderr)
-        outputs = network.run(samples)
+        outputs = session.predict(samples, outputs=[network.output])
         if not np.isfinite(outputs).all():
             raise ValueError(f"{network.path}: gives NaN or infinity for {path}")
         for index, row in enumerate(outputs):
@@ -83,19 +91,7 @@ def _described(row: Any, network: Any, top: int) -> dict[str, Any]:
     """The best classes of a sample's scores; an output of another kind as it is."""
     if row.ndim != 1:
         return {"output": row.tolist()}
-    names = network.class_names
-    if names is not None and len(names) != len(row):
-        raise ValueError(
-            f"{network.path}: names {len(names)} classes, its output has {len(row)} scores"
-        )
-    kind = "probability" if network.probabilities else "score"
-    best = (-row).argsort(kind="stable")[:top]
-    return {
-        "predictions": [
-            {"class": names[i] if names else str(i), "index": int(i), kind: float(row[i])}
-            for i in best
-        ]
-    }
+    return {"predictions": network.best(row, top)}
 
 
 def _json(results: list[dict[str, Any]]) -> str:

@@ -105,6 +105,8 @@ class Batcher:
         is, which is what a CPU likes best.
     observe : callable, optional
         ``observe(Batch)`` after each run, on the event loop's thread.
+    alone : bool
+        The network has no batch axis: every request runs by itself, as it came.
     """
 
     run: Run
@@ -113,6 +115,7 @@ class Batcher:
     queue: int = 256
     sizes: Sequence[int] = ()
     observe: Callable[[Batch], None] | None = None
+    alone: bool = False
     waiting: int = field(default=0, init=False)  # samples
 
     def __post_init__(self) -> None:
@@ -156,19 +159,12 @@ class Batcher:
     # -- the event loop's side --------------------------------------------------------------------
 
     def _enter(self, feeds: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> _Request:
-        rows = len(next(iter(feeds.values())))
-        starts = range(0, rows, self.max_batch)
-        request = _Request(
-            outputs, self._loop.create_future(), time.perf_counter(), len(starts), []
-        )
-        request.results = [()] * len(starts)
-        kind = (outputs, *((name, array.shape[1:]) for name, array in feeds.items()))
-        parts = []
-        for place, start in enumerate(starts):
-            taken = {k: a[start : start + self.max_batch] for k, a in feeds.items()}
-            parts.append(
-                _Part(request, place, taken, min(self.max_batch, rows - start), kind)
-            )
+        future = self._loop.create_future()
+        request = _Request(outputs, future, time.perf_counter(), 0, [])
+        parts = self._cut(request, feeds)
+        rows = sum(part.rows for part in parts)
+        request.missing = len(parts)
+        request.results = [()] * len(parts)
         with self._changed:
             if self._closed:
                 raise Closed
@@ -178,6 +174,20 @@ class Batcher:
             self.waiting += rows
             self._changed.notify()
         return request
+
+    def _cut(self, request: _Request, feeds: Mapping[str, np.ndarray]) -> list[_Part]:
+        if self.alone:
+            return [_Part(request, 0, dict(feeds), 1, (request,))]
+        most = self.max_batch
+        rows = len(next(iter(feeds.values())))
+        kind = (request.outputs, *((name, array.shape[1:]) for name, array in feeds.items()))
+        if rows <= most:
+            return [_Part(request, 0, dict(feeds), rows, kind)]
+        parts = []
+        for place, start in enumerate(range(0, rows, most)):
+            taken = {name: array[start : start + most] for name, array in feeds.items()}
+            parts.append(_Part(request, place, taken, min(most, rows - start), kind))
+        return parts
 
     def _expire(self, request: _Request) -> None:
         request.over = True
@@ -274,6 +284,8 @@ class Batcher:
 
     def _run_batch(self, parts: list[_Part], rows: int) -> Sequence[np.ndarray]:
         names = parts[0].feeds
+        if self.alone:
+            return self.run(names, parts[0].request.outputs)
         size = next((size for size in self.sizes if size >= rows), rows)
         if len(parts) == 1 and size == rows:
             feeds = names
@@ -316,7 +328,10 @@ class Batcher:
                     answers.append((request, error))
                 request.over = True
             else:
-                request.results[part.place] = [a[row : row + part.rows] for a in results]
+                whole = self.alone or len(parts) == 1 and len(results[0]) == rows
+                request.results[part.place] = (
+                    results if whole else [a[row : row + part.rows] for a in results]
+                )
                 if request.missing == 0:
                     answers.append((request, None))
             row += part.rows

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """An image, as bytes of a stranger, brought to a network's input.
 
 What the input means, the file's metadata tell: how channels lie, what black and white are. The
@@ -127,6 +128,66 @@ def _read(
     body: bytes, mode: str, size: tuple[int | None, int | None], max_pixels: int
 ) -> np.ndarray:
     """The pixels (H, W, C), float32 in 0…1."""
+=======
+"""Images, brought to what a network takes: colours, size, scale and layout."""
+
+import os
+import warnings
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from fastconv.serving.contract import Contract
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # pillow's names by the number of channels
+DEFAULT_RANGE = (0.0, 1.0)
+
+
+def image_sample(
+    file: str | os.PathLike[str] | BinaryIO,
+    contract: Contract,
+    limits: tuple[float, float] | None = None,
+    invert: bool = False,
+) -> np.ndarray:
+    """One image as a batch of one, (1, *contract.shape), float32.
+
+    Parameters
+    ----------
+    file : path or binary file
+        PNG, JPEG or whatever else pillow reads.
+    contract : Contract
+    limits : (black, white), optional
+        Default: as the network's file says, else 0 and 1.
+    invert : bool
+        Exchange black and white.
+
+    Raises
+    ------
+    ValueError
+        It is no image, a damaged or too large one, or the network takes no images.
+    ImportError
+        pillow is not installed.
+    """
+    channels = contract.channels
+    if channels is None:
+        raise ValueError(
+            f"not a .npy file, and {contract.path} does not take images: its input is "
+            f"{contract.shape_text()}"
+        )
+    pixels = _read(file, MODES[channels], contract.size)  # (H, W, C) in 0…1
+    if invert:
+        pixels = 1 - pixels
+    low, high = limits or contract.input_range or DEFAULT_RANGE
+    pixels = low + pixels * (high - low)
+    if contract.layout == "NCHW":
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels[None], np.float32)
+
+
+def _read(
+    path: str | os.PathLike[str] | BinaryIO, mode: str, size: tuple[int | None, int | None]
+) -> np.ndarray:
+>>>>>>> serve-session
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
@@ -135,6 +196,7 @@ def _read(
         ) from error
     try:
         with warnings.catch_warnings():
+<<<<<<< HEAD
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
             with Image.open(io.BytesIO(body), formats=FORMATS) as file:
                 width, height = file.size
@@ -156,6 +218,24 @@ def _read(
     goal_height, goal_width = (want or have for want, have in zip(size, image.size[::-1], strict=True))
     if image.size != (goal_width, goal_height):
         image = image.resize((goal_width, goal_height), Image.Resampling.BILINEAR)
+=======
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
+                if image.mode == "F":
+                    raise ValueError("an image of floats, whose black and white nobody knows")
+                wide = image.mode.startswith("I")  # 16 bits
+                image = _to_mode(image, "F" if wide else mode)
+    except UnidentifiedImageError as error:
+        raise ValueError("neither a .npy file nor an image that pillow can read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"the image is too large: {error}") from error
+    except (OSError, SyntaxError) as error:  # pillow's words for a damaged file
+        raise ValueError(f"damaged image: {error}") from error
+    height, width = (wanted or have for wanted, have in zip(size, image.size[::-1], strict=True))
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+>>>>>>> serve-session
     pixels = np.asarray(image, np.float32) / (65535 if wide else 255)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.repeat(pixels, len(mode), -1) if wide else pixels

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -60,7 +60,6 @@ class InferRequest:
     outputs: list[Wanted]
     id: str = ""
     timeout: float | None = None  # seconds
-    rows: int = field(default=0)
 
 
 def shown(value: Any) -> str:
@@ -126,7 +125,11 @@ def to_json(value: Any) -> bytes:
 
 
 def parse_infer(
-    body: bytes, header_length: str | None, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    body: bytes,
+    header_length: str | None,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    batched: bool = True,
 ) -> InferRequest:
     """Read the body of an infer request.
 
@@ -137,6 +140,8 @@ def parse_infer(
         The header Inference-Header-Content-Length: bytes of JSON before the binary tensors.
     inputs, outputs : sequence of Tensor
         The network's. Every input must be there once; no output asked for means all of them.
+    batched : bool
+        The first axis of every input counts the samples.
 
     Raises
     ------
@@ -153,9 +158,8 @@ def parse_infer(
         raise BadRequest(
             f"{len(view) - size} bytes follow the JSON, the binary tensors name {used} of them"
         )
-    rows = {name: array.shape[0] for name, array in feeds.items()}
-    if len(set(rows.values())) > 1:
-        raise BadRequest(f"the inputs differ in their number of samples: {rows}")
+    if batched:
+        check_rows(feeds)
     identity = head.get("id", "")
     if not isinstance(identity, str):
         raise BadRequest("'id' is a string")
@@ -164,7 +168,6 @@ def parse_infer(
         _wanted(head.get("outputs"), parameters, [tensor.name for tensor in outputs]),
         identity,
         _timeout(parameters),
-        next(iter(rows.values())),
     )
 
 
@@ -264,6 +267,13 @@ def check_shape(name: str, shape: Sequence[int], wanted: Sequence[int | None]) -
         raise BadRequest(f"input {name!r} has the shape {shown(list(shape))}, {text} is expected")
     if 0 in shape:
         raise BadRequest(f"input {name!r} is empty: its shape is {list(shape)}")
+
+
+def check_rows(feeds: Mapping[str, np.ndarray]) -> None:
+    """Whether all inputs have as many samples."""
+    rows = {name: len(array) for name, array in feeds.items()}
+    if len(set(rows.values())) > 1:
+        raise BadRequest(f"the inputs differ in their number of samples: {rows}")
 
 
 def _from_json(

@@ -64,9 +64,10 @@ class Served:
         self.model, self.version, self.session = model, version, session
         self.statistics = Statistics(metrics, model, version)
         self.image: ImageInput | None = image_input(session)
-        self.max_batch, self.sizes, self.bare = plan(session, how.max_batch)
+        self.max_batch, self.sizes, self.alone = plan(session, how.max_batch)
         self.batcher = batching.Batcher(
-            session.run, self.max_batch, how.max_delay, how.queue, self.sizes, self._observe
+            session.run, self.max_batch, how.max_delay, how.queue, self.sizes, self._observe,
+            self.alone,
         )
         self._how, self._metrics = how, metrics
         self._users = 0
@@ -93,11 +94,16 @@ class Served:
     def _observe(self, batch: batching.Batch) -> None:
         self.statistics.ran(batch.rows, batch.compute, batch.failed)
 
-    async def retire(self) -> None:
-        """Answer what has come, then give everything back."""
+    async def retire(self, successor: "Callable[[], bool]") -> None:
+        """Answer what has come, then give everything back.
+
+        Where the same version of the model has a successor by then, the metrics go on as its own.
+        """
         await self._unused.wait()
         await self.batcher.close()
         self.session.close()
+        if successor():
+            return
         self._metrics.device.remove(*self._labels)
         self._metrics.waiting.remove(self.model, self.version)
         self.statistics.forget()
@@ -333,7 +339,9 @@ class Repository:
     def _retire(self, model: Model, version: str) -> None:
         served = model.served.pop(version, None)
         if served is not None:
-            task = asyncio.get_running_loop().create_task(served.retire())
+            task = asyncio.get_running_loop().create_task(
+                served.retire(lambda: version in model.served)
+            )
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 

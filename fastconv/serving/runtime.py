@@ -35,6 +35,8 @@ DRIVER = (
     "its GPUs (docker run --gpus all)"
 )
 
+DOCTOR = "fastconv doctor --device cuda tells more"
+
 Providers = list[tuple[str, dict[str, str]]]
 
 
@@ -66,12 +68,12 @@ def load() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        if not packages:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
             raise SessionError("onnxruntime is not installed", INSTALL) from error
-        name, version = next(iter(packages.items()))
+        package = next(iter(packages), "onnxruntime")
         raise SessionError(
-            f"{name} {version} is installed and cannot be imported: {first_line(error)}",
-            f"pip install --force-reinstall {name}",
+            f"{package} is installed and cannot be imported: {first_line(error)}",
+            f"pip install --force-reinstall {package}",
         ) from error
     return onnxruntime
 
@@ -81,6 +83,15 @@ def first_line(error: BaseException) -> str:
 
 
 # -- the machine ----------------------------------------------------------------------------------
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed here; it is not started."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def gpu_count() -> int:
@@ -133,6 +144,9 @@ def require_gpu(runtime: ModuleType, device: str) -> None:
             )
         raise SessionError(f"onnxruntime {version} is the package without {provider}", EXCHANGE)
     preload(runtime)
+    if library := missing_library(runtime, device):
+        mend = "pip install tensorrt" if "nvinfer" in library else LIBRARIES
+        raise SessionError(f"a library of {device} is missing: {library}", mend)
 
 
 def preload(runtime: ModuleType) -> str:
@@ -147,14 +161,19 @@ def preload(runtime: ModuleType) -> str:
 
 
 def missing_library(runtime: ModuleType, device: str) -> str | None:
-    """The library that a provider's own library cannot be loaded for, in the loader's words."""
+    """The library that a provider's own library cannot be loaded for, in the loader's words.
+
+    Where nothing is missing, the loader refuses too, for a symbol that only onnxruntime can give:
+    then the provider is left to onnxruntime, untouched.
+    """
     folder = os.path.join(os.path.dirname(str(runtime.__file__)), "capi")
     name = "tensorrt" if device == "tensorrt" else "cuda"
     for path in glob.glob(os.path.join(folder, f"libonnxruntime_providers_{name}.so")):
         try:
             ctypes.CDLL(path)
         except OSError as error:
-            return first_line(error)
+            if "cannot open shared object file" in str(error):
+                return first_line(error)
     return None
 
 
@@ -220,9 +239,7 @@ def create(
         raise _explained(error, runtime, path, device) from error
     got = session.get_providers()
     if got[0] != wanted[0][0]:
-        reason = missing_library(runtime, device) or "onnxruntime does not say why"
-        raise SessionError(f"onnxruntime chose {got[0]} in place of {wanted[0][0]}: {reason}",
-                           LIBRARIES)  # fmt: skip
+        raise SessionError(f"onnxruntime chose {got[0]} in place of {wanted[0][0]}", DOCTOR)
     return session
 
 
@@ -242,15 +259,12 @@ def _explained(error: Exception, runtime: ModuleType, path: str, device: str) ->
             "export it again with a lower opset= (fastconv's default, 17, has IR version 8), or "
             f"pip install -U {_package()}",
         )
-    if device != "cpu" and (library := missing_library(runtime, device)):
-        mend = "pip install tensorrt" if device == "tensorrt" else LIBRARIES
-        return SessionError(f"a library of the GPU is missing: {library}", mend)
     if "disable_cpu_ep_fallback" in text or "fallback to CPU EP has been" in text:
         return SessionError(
             f"{path}: the GPU does not take every operator of the file, and the CPU is not allowed",
-            "see which by fastconv doctor, or allow the CPU (allow_cpu=True, --allow-cpu)",
+            f"{DOCTOR}, or allow the CPU (allow_cpu=True, --allow-cpu)",
         )
-    return SessionError(f"{path}: onnxruntime {version} does not load it: {first_line(error)}")
+    return SessionError(f"{path}: not a usable ONNX file: {first_line(error)}")
 
 
 def _package() -> str:

@@ -42,7 +42,8 @@ class Session:
         cannot be proved.
     device : {"auto", "cpu", "cuda", "tensorrt"}
         Strict: "cuda" is CUDA for every operator or a SessionError. "auto" takes CUDA where it
-        works and else the CPU; `device` and `why` tell which and why.
+        works and else the CPU; `device` and `why` tell which and why, and where there is a driver
+        and yet no CUDA, a warning is logged.
     allow_cpu : bool
         Run on the CPU where the GPU that was asked for does not work; it is logged as a warning,
         and `fallback` has the reason.
@@ -134,28 +135,28 @@ class Session:
         """onnxruntime's session; sets `device`, `why` and `fallback`."""
         module = runtime.load()
         self.fallback: str | None = None
-        wanted = "cuda" if device == "auto" else device
-        if wanted != "cpu":
+        self.device, self.why = device, "as asked"
+        if device != "cpu":
+            self.device = "cuda" if device == "auto" else device
             try:
-                runtime.require_gpu(module, wanted)
-                providers = runtime.providers(wanted, **options)
-                session = runtime.create(module, self.path, providers, self.threads)
-                self.device, self.why = wanted, "as asked" if device != "auto" else "it works here"
-                return session
+                runtime.require_gpu(module, self.device)
+                providers = runtime.providers(self.device, **options)
+                return runtime.create(module, self.path, providers, self.threads)
             except SessionError as error:
                 if device != "auto" and not allow_cpu:
                     raise
-                self.why = error.reason
-                if device != "auto":
-                    self.fallback = error.reason
-                    runtime.log.warning("%s runs on the CPU, not on %s: %s", self.path, device,
-                                        error)  # fmt: skip
-                else:
-                    runtime.log.info("%s runs on the CPU: %s", self.path, error.reason)
-        else:
-            self.why = "as asked"
-        self.device = "cpu"
+                self._settle_for_the_cpu(device, error)
         return runtime.create(module, self.path, runtime.providers("cpu"), self.threads)
+
+    def _settle_for_the_cpu(self, asked: str, error: SessionError) -> None:
+        self.device, self.why = "cpu", error.reason
+        if asked != "auto":
+            self.fallback = error.reason
+            runtime.log.warning("%s runs on the CPU, not on %s: %s", self.path, asked, error)
+        elif runtime.has_driver():  # there is a GPU, it seems, and it lies idle
+            runtime.log.warning("%s runs on the CPU: %s", self.path, error)
+        else:
+            runtime.log.info("%s runs on the CPU: %s", self.path, error.reason)
 
     def _read_metadata(self) -> None:
         try:
@@ -233,7 +234,9 @@ class Session:
         free = any(None in info.shape[1:] for info in self.inputs)
         return ValueError(words) if free else SessionError(words)
 
-    def predict(self, x: Any, batch_size: int = BATCH) -> np.ndarray | list[np.ndarray]:
+    def predict(
+        self, x: Any, *, outputs: Sequence[str] | None = None, batch_size: int = BATCH
+    ) -> Any:
         """Outputs for any number of samples, in batches.
 
         Parameters
@@ -241,6 +244,8 @@ class Session:
         x : array, or mapping of str to array
             Of one input, or all of them by name: (n, *sample), or a single sample, which gets a
             batch axis of 1. Numbers are cast to the input's dtype.
+        outputs : sequence of str, optional
+            Default: all.
         batch_size : int
             Samples that are run at a time; a file with a fixed batch size gets that.
 
@@ -261,7 +266,7 @@ class Session:
                 if not given:
                     raise ValueError(f"{self.name}: no samples")
                 rows = {name: _padded(array, fixed) for name, array in rows.items()}
-            parts.append([result[:given] for result in self.run(rows)])
+            parts.append([result[:given] for result in self.run(rows, outputs)])
         results = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return results[0] if len(results) == 1 else results
 
