@@ -65,7 +65,9 @@ def _add_device(group: "argparse._ArgumentGroup") -> None:
         "--allow-cpu", action="store_true",
         help="run on the CPU where the GPU asked for does not work; logged and shown",
     )  # fmt: skip
-    group.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: its quota)")
+    group.add_argument(
+        "--threads", type=positive, metavar="N", help="of the CPU (default: its quota)"
+    )
     group.add_argument("--tf32", action="store_true", help="let the GPU round factors to 10 bits")
     group.add_argument("--cuda-graphs", action="store_true", help="record a graph per batch size")
     group.add_argument(
@@ -74,7 +76,9 @@ def _add_device(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_network(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1, this machine alone)")
+    group.add_argument(
+        "--host", default="127.0.0.1", help="(default: 127.0.0.1, this machine alone)"
+    )
     group.add_argument("--port", type=_port, default=8000, help="0: any free one (default: 8000)")
     group.add_argument(
         "--token-file", type=Path, metavar="FILE",

@@ -7,6 +7,7 @@ who may ask, the request's number, what is said when something goes wrong, metri
 import asyncio
 import hashlib
 import hmac
+import io
 import itertools
 import logging
 import re
@@ -26,6 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from fastconv.serving import batching, images, openapi, protocol
+from fastconv.serving.contract import Contract
 from fastconv.serving.errors import SessionError
 from fastconv.serving.metrics import CONTENT_TYPE, Metrics
 from fastconv.serving.protocol import BadRequest, to_json
@@ -39,6 +41,8 @@ PLATFORM = "onnxruntime_onnx"
 OPEN = ("live", "ready", "page")  # endpoints that ask for no token
 LARGE = 256 * 1024  # bytes from which a body is read in a thread of its own
 TOP = 3
+FORMATS = ("PNG", "JPEG")
+MAX_PIXELS = 16 * 2**20
 RETRY = 1  # seconds, where nothing better is known
 REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 PAGE = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
@@ -73,7 +77,7 @@ class Limits:
     """
 
     body: int = 64 * 2**20
-    pixels: int = images.MAX_PIXELS
+    pixels: int = MAX_PIXELS
     read: float = 30.0
     answer: float = 30.0
 
@@ -343,9 +347,7 @@ class App:
         writing: float,
     ) -> None:
         now = time.perf_counter()
-        served.statistics.answered(
-            read, result.queue, result.compute, now - writing, now - start
-        )
+        served.statistics.answered(read, result.queue, result.compute, now - writing, now - start)
         request.scope["fastconv"] = {
             "model": served.model, "version": served.version, "batch": result.batch,
         }  # fmt: skip
@@ -379,9 +381,7 @@ class App:
             raise NotReady("no model is loaded yet")
         raise BadRequest(f"name a model: ?model=… (there are: {', '.join(sorted(known))})")
 
-    async def _samples(
-        self, served: Served, body: bytes, invert: bool
-    ) -> Mapping[str, np.ndarray]:
+    async def _samples(self, served: Served, body: bytes, invert: bool) -> Mapping[str, np.ndarray]:
         """What a network is fed, from an image or from JSON; the bytes tell which it is."""
         if not images.is_image(body):
             if body[:1].isspace() or body[:1] in (b"[", b"{"):
@@ -390,15 +390,18 @@ class App:
                 415, "media", "a PNG or JPEG image or JSON is expected; send a file by "
                 "curl --data-binary @FILE",
             )  # fmt: skip
-        if served.image is None:
+        contract = served.contract
+        if contract is None or contract.channels is None:
             raise BadRequest(f"model {served.model!r} does not take images; send JSON")
         try:
             array = await asyncio.to_thread(
-                images.sample, body, served.image, invert, self.limits.pixels
-            )
+                images.image_sample, io.BytesIO(body), contract, None, invert, FORMATS,
+                self.limits.pixels,
+            )  # fmt: skip
         except ImportError as error:
             raise Refusal(415, "media", str(error)) from error
-        return {served.image.name: array}
+        dtype = served.session.inputs[0].dtype
+        return {contract.input: (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)}
 
     # -- what the protocol tells -------------------------------------------------------------------
 
@@ -604,7 +607,7 @@ def _config(served: Served, repository: Repository) -> dict[str, Any]:
 
 
 def _card(served: Served, limits: Limits) -> dict[str, Any]:
-    session, image = served.session, served.image
+    session, contract = served.session, served.contract
     told = {k: v for k, v in session.metadata.items() if k not in ("samples", "class_names")}
     return {
         "name": served.model,
@@ -615,17 +618,25 @@ def _card(served: Served, limits: Limits) -> dict[str, Any]:
         "labels": session.labels,
         "classifier": _is_classifier(served),
         "probabilities": session.metadata.get("output") == "probabilities",
-        "image": None
-        if image is None
-        else {
-            "channels": image.channels, "height": image.size[0], "width": image.size[1],
-            "layout": image.layout, "range": image.range, "files": images.available(),
-        },  # fmt: skip
+        "image": _image(contract),
         "metadata": told,
         "max_batch": served.max_batch,
         "latency": served.statistics.histogram(),
         "statistics": served.statistics.to_json(),
         "limits": {"body": limits.body, "pixels": limits.pixels},
+    }
+
+
+def _image(contract: Contract | None) -> dict[str, Any] | None:
+    if contract is None or contract.channels is None:
+        return None
+    return {
+        "channels": contract.channels,
+        "height": contract.size[0],
+        "width": contract.size[1],
+        "layout": contract.layout,
+        "range": contract.input_range or images.DEFAULT_RANGE,
+        "files": images.available(),
     }
 
 
@@ -658,51 +669,30 @@ def _from_json(body: bytes, served: Served) -> dict[str, np.ndarray]:
 
 
 def _fitted(array: np.ndarray, info: Any, served: Served) -> np.ndarray:
-    """The array with the axes that may be left out."""
-    shape = tuple(array.shape)
-    rank = len(info.shape)
-    image = served.image
+    """The array with the axes that may be left out: the samples', and that of a single channel."""
+    candidates = [array]
     if not served.alone:
-        if image is not None and image.channels == 1 and array.ndim in (2, 3):
-            whole = array if array.ndim == 3 else array[None]
-            axis = 1 if image.layout == "NCHW" else 3
-            candidate = np.expand_dims(whole, axis)
-            if _same(candidate.shape[1:], info.shape[1:]):
-                return candidate
-        if array.ndim == rank - 1:
-            array = array[None]
-    if array.ndim == rank:
-        protocol.check_shape(info.name, list(array.shape), info.shape)
-        return array
-    protocol.check_shape(info.name, list(shape), info.shape)
+        candidates.append(array[None])
+        contract = served.contract
+        if contract is not None and contract.channels == 1:
+            axis = 1 if contract.layout == "NCHW" else 3
+            candidates += [np.expand_dims(a, axis) for a in (array, array[None]) if a.ndim == 3]
+    for candidate in candidates:
+        if _same(candidate.shape, info.shape):
+            return candidate
+    protocol.check_shape(info.name, array.shape, info.shape)
     return array
 
 
 def _same(given: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return all(w in (None, g) and g for g, w in zip(given, wanted, strict=True))
+    return len(given) == len(wanted) and all(
+        w in (None, g) and g for g, w in zip(given, wanted, strict=True)
+    )
 
 
-def _described(
-    served: Served, outputs: Mapping[str, np.ndarray], top: int
-) -> dict[str, Any]:
+def _described(served: Served, outputs: Mapping[str, np.ndarray], top: int) -> dict[str, Any]:
     """The best classes of each sample; outputs of another kind as they are."""
-    if not _is_classifier(served):
+    if served.contract is None or not _is_classifier(served):
         return {"outputs": {name: array.tolist() for name, array in outputs.items()}}
     (scores,) = outputs.values()
-    session = served.session
-    labels = session.labels
-    if labels is not None and len(labels) != scores.shape[1]:
-        labels = None
-    kind = "probability" if session.metadata.get("output") == "probabilities" else "score"
-    results = []
-    for row in scores:
-        best = np.argsort(-row, kind="stable")[:top]
-        results.append(
-            {
-                "predictions": [
-                    {"class": labels[i] if labels else str(i), "index": int(i), kind: float(row[i])}
-                    for i in best
-                ]
-            }
-        )
-    return {"results": results}
+    return {"results": [{"predictions": served.contract.best(row, top)} for row in scores]}

@@ -224,7 +224,9 @@ class Batcher:
             except Exception as caught:  # whatever the runtime raises is the requests' answer
                 error = caught
             compute = time.perf_counter() - start
-            self._speed = 0.8 * self._speed + 0.2 * compute / rows if self._speed else compute / rows
+            self._speed = (
+                0.8 * self._speed + 0.2 * compute / rows if self._speed else compute / rows
+            )
             answers = self._settle(parts, results, error, start, compute, rows)
             del parts, results  # nothing of this batch is kept alive while the thread waits
             batch = Batch(rows, compute, error is not None)
@@ -328,7 +330,7 @@ class Batcher:
                     answers.append((request, error))
                 request.over = True
             else:
-                whole = self.alone or len(parts) == 1 and len(results[0]) == rows
+                whole = self.alone or (len(parts) == 1 and len(results[0]) == rows)
                 request.results[part.place] = (
                     results if whole else [a[row : row + part.rows] for a in results]
                 )

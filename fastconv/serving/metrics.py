@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,7 +18,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 __all__ = ["CONTENT_TYPE", "LATENCY_BOUNDS", "Metrics", "Statistics"]
 
@@ -63,9 +63,7 @@ class Metrics:
         self.in_flight = Gauge(
             "fastconv_requests_in_flight", "Requests being answered now", registry=registry
         )
-        self.ready = Gauge(
-            "fastconv_ready", "1 while the server takes requests", registry=registry
-        )
+        self.ready = Gauge("fastconv_ready", "1 while the server takes requests", registry=registry)
         self.device = Gauge(
             "fastconv_model_info", "1 for each version that is served, and where it runs",
             (*MODEL, "device", "provider", "fallback"), registry=registry,

@@ -11,7 +11,7 @@ JSON = "application/json"
 def document(token: bool) -> dict[str, Any]:
     """The document; with a token, all but the page and the health checks ask for it."""
     paths = _health() | _models() | _repository() | _others()
-    described = {
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "fastconv",
@@ -40,7 +40,11 @@ def _answer(schema: dict[str, Any] | None, words: str = "OK") -> dict[str, Any]:
 
 
 def _operation(
-    name: str, summary: str, schema: dict[str, Any] | None, errors: tuple[int, ...] = (), **more: Any
+    name: str,
+    summary: str,
+    schema: dict[str, Any] | None,
+    errors: tuple[int, ...] = (),
+    **more: Any,
 ) -> dict[str, Any]:
     responses = {"200": _answer(schema)}
     responses |= {str(code): {"$ref": "#/components/responses/Error"} for code in errors}
@@ -112,12 +116,12 @@ def _repository() -> dict[str, Any]:
             JSON: {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}
         }
     }
-    found = {"/v2/repository/index": {"post": index}}
+    found: dict[str, Any] = {"/v2/repository/index": {"post": index}}
     for verb, words in (("load", "Load, prove and serve"), ("unload", "Serve no more")):
         found[f"/v2/repository/models/{{model}}/{verb}"] = {
             "post": _operation(verb, words, None, (400, 401, 404)),
             "parameters": _path("model"),
-        }  # type: ignore[assignment]
+        }
     return found
 
 

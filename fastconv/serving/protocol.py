@@ -153,7 +153,9 @@ def parse_infer(
     if not isinstance(head, dict):
         raise BadRequest("the request is a JSON object with 'inputs'")
     parameters = _parameters(head, "the request")
-    feeds, used = _feeds(head.get("inputs"), view[size:], {tensor.name: tensor for tensor in inputs})
+    feeds, used = _feeds(
+        head.get("inputs"), view[size:], {tensor.name: tensor for tensor in inputs}
+    )
     if used != len(view) - size:
         raise BadRequest(
             f"{len(view) - size} bytes follow the JSON, the binary tensors name {used} of them"
@@ -395,17 +397,15 @@ def _raw(array: np.ndarray) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
-def classification(
-    array: np.ndarray, wanted: Wanted, labels: Sequence[str] | None
-) -> np.ndarray:
+def classification(array: np.ndarray, wanted: Wanted, labels: Sequence[str] | None) -> np.ndarray:
     """The best classes of each sample as texts "score:index:label", best first."""
     if array.ndim != 2:
         raise BadRequest(f"output {wanted.name!r} of the shape {list(array.shape)} has no classes")
     count = min(wanted.classes, array.shape[1])
     best = np.argsort(-array, axis=1, kind="stable")[:, :count]
     texts = np.empty(best.shape, object)
-    for place, index in np.ndenumerate(best):
-        text = f"{array[place[0], index]:f}:{index}"
-        named = labels is not None and index < len(labels)
-        texts[place] = f"{text}:{labels[index]}" if named and labels is not None else text
+    for place, number in np.ndenumerate(best):
+        index = int(number)
+        label = "" if labels is None or index >= len(labels) else f":{labels[index]}"
+        texts[place] = f"{array[place[0], index]:f}:{index}{label}"
     return texts

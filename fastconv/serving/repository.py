@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastconv.serving import batching
+from fastconv.serving.contract import Contract, contract
 from fastconv.serving.errors import SessionError
-from fastconv.serving.images import ImageInput, image_input
 from fastconv.serving.metrics import Metrics, Statistics
 
 if TYPE_CHECKING:
@@ -63,10 +63,15 @@ class Served:
     ) -> None:
         self.model, self.version, self.session = model, version, session
         self.statistics = Statistics(metrics, model, version)
-        self.image: ImageInput | None = image_input(session)
+        self.contract = _contract(session)
         self.max_batch, self.sizes, self.alone = plan(session, how.max_batch)
         self.batcher = batching.Batcher(
-            session.run, self.max_batch, how.max_delay, how.queue, self.sizes, self._observe,
+            session.run,
+            self.max_batch,
+            how.max_delay,
+            how.queue,
+            self.sizes,
+            self._observe,
             self.alone,
         )
         self._how, self._metrics = how, metrics
@@ -107,6 +112,14 @@ class Served:
         self._metrics.device.remove(*self._labels)
         self._metrics.waiting.remove(self.model, self.version)
         self.statistics.forget()
+
+
+def _contract(session: "Session") -> Contract | None:
+    """What the network takes and gives, where that is one input and one output."""
+    try:
+        return contract(session)
+    except ValueError:
+        return None
 
 
 def plan(session: "Session", max_batch: int) -> tuple[int, tuple[int, ...], bool]:

@@ -223,7 +223,7 @@ class Server(uvicorn.Server):
             await loop.connect_accepted_socket(self._protocol, peer)
 
     def _protocol(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg,return-value]
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state={}
         )
 
@@ -250,7 +250,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"fastconv: serving {settings.path} at http://{shown}:{port}", file=sys.stderr, flush=True)
+    print(
+        f"fastconv: serving {settings.path} at http://{shown}:{port}", file=sys.stderr, flush=True
+    )
     if settings.token is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         log.warning("everybody who reaches %s may ask this server: it has no token", host)
     if not images.available():
