@@ -27,18 +27,25 @@ PARTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = common.parser(__doc__)
+    measure("run.py", __doc__, PARTS, arguments)
+
+
+def measure(
+    script: str, doc: str, parts: dict[str, tuple[str, int]], arguments: list[str] | None = None
+) -> None:
+    """The command line of a script with these parts."""
+    parser = common.parser(doc)
     parser.add_argument(
-        "what", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure"
+        "what", nargs="?", choices=[*parts, "all"], default="all", help="what to measure"
     )
     args = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "benchmarks/run.py", *words])
+    command = shlex.join(["python", f"benchmarks/{script}", *words])
     reports: list[report.Report] = []
     failed = []
     asked = args.rounds
-    for part in PARTS if args.what == "all" else [args.what]:
-        module, rounds = PARTS[part]
+    for part in parts if args.what == "all" else [args.what]:
+        module, rounds = parts[part]
         args.rounds = asked or (2 if args.quick else rounds)
         try:
             found = import_module(module).run(args)

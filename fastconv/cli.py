@@ -1,4 +1,4 @@
-"""The command ``fastconv``: `demo`, `info`, `predict`, `serve` and `bench`.
+"""The command ``fastconv``: `demo`, `info`, `predict`, `serve`, `doctor`, `deploy` and `bench`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
@@ -15,7 +15,7 @@ from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "serve", "bench")
+COMMANDS = ("demo", "info", "predict", "serve", "doctor", "deploy", "bench")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
@@ -24,6 +24,8 @@ EPILOG = """examples:
   fastconv info model.onnx               what a file holds
   fastconv predict model.onnx digit.png  ask an exported network
   fastconv serve model.onnx              the same over HTTP, with a page to try it
+  fastconv doctor --device cuda          does the GPU work, and if not, why
+  fastconv deploy model.onnx --triton DIR   files for NVIDIA Triton
   fastconv bench resnet20                time every layer, beside the limits of this machine
 """
 

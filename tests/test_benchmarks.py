@@ -12,16 +12,19 @@ import pytest
 import reference
 
 from fastconv import layers
+from fastconv.serving import doctor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bound
 import common
+import gpu
 import layers as bench
 import memory
 import networks
 import report
 import run
 import scaling
+import serving
 import train
 import worker
 from networks import NETWORKS
@@ -518,3 +521,33 @@ def test_all_parts_run_although_one_fails(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="failed: train"):
         run.main(["all", "--save", str(tmp_path)])
     assert (tmp_path / "peak.md").exists()
+
+
+# -- serving --------------------------------------------------------------------------------------
+
+
+def test_the_session_is_timed_beside_onnxruntime(tmp_path, capsys):
+    command = ["session", "--quick", "--only", "mnist", "--json", str(tmp_path / "s.json")]
+    run.measure("serving.py", serving.__doc__, serving.PARTS, command)
+    rows = json.loads((tmp_path / "s.json").read_text())["session"]["rows"]
+    assert [row["batch"] for row in rows] == [1, 64]
+    assert all(row["allowed"] > 20e-6 for row in rows)
+    assert "mnist, batch 64" in capsys.readouterr().out
+
+
+def test_networks_are_timed_on_a_device(tmp_path, capsys):
+    command = ["--device", "cpu", "--quick", "--only", "lenet5", "--json", str(tmp_path / "g.json"),
+               "--markdown", str(tmp_path / "g.md")]  # fmt: skip
+    assert gpu.main(command) == 0
+    (found,) = json.loads((tmp_path / "g.json").read_text())["gpu"]["networks"]
+    rows = {row["dtype"]: row for row in found["rows"] if "proof" in row}
+    assert set(rows) == {"float32", "float16"}
+    assert all(row["proof"]["ok"] and set(row["times"]) == {"1", "4"} for row in rows.values())
+    assert "Exported networks on cpu (no GPU)" in (tmp_path / "g.md").read_text()
+
+
+def test_without_a_gpu_it_says_why(capsys):
+    if doctor.examine("cuda").ok:
+        pytest.skip("there is a GPU here")
+    assert gpu.main([]) == 2
+    assert capsys.readouterr().err.startswith("gpu.py: ")

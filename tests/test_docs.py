@@ -112,6 +112,22 @@ def test_every_layer_is_in_the_reference() -> None:
     assert listed == public
 
 
+def test_every_operator_is_in_the_table_of_kernels(tmp_path: Path) -> None:
+    """docs/serving.md against what layers name and what exports of all of them hold."""
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \| yes \|", text, re.MULTILINE))
+    sources = [*(ROOT / "fastconv" / "layers").glob("*.py"), ROOT / "fastconv" / "activations.py",
+               ROOT / "fastconv" / "node.py"]  # fmt: skip
+    named = re.compile(r"\.(?:node|_append)\(\s*\"(\w+)\"")
+    written = {op for path in sources for op in named.findall(path.read_text(encoding="utf-8"))}
+    for case in cases.CASES:
+        inputs = [fc.Input(shape) for shape in case.inputs]
+        model = fc.Model(inputs, case.make(*inputs))
+        for options in ({"input_layout": "NHWC"}, {"dtype": "float16"}):
+            written |= set(model.export(tmp_path / "m.onnx", **options).operators)
+    assert listed == written
+
+
 # -- the pages' Python ----------------------------------------------------------------------------
 
 

@@ -96,7 +96,9 @@ def _onnx(path: str) -> list[str]:
 
 def _metadata(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What an export says of itself, as far as it says it."""
-    rows = [(str(key), told[key]) for key in ("version", "layout", "output") if key in told]
+    rows = [
+        (str(key), told[key]) for key in ("version", "layout", "output", "dtype") if key in told
+    ]
     for name, entry in told.get("inputs", {}).items():
         if "range" in entry:
             low, high = entry["range"]

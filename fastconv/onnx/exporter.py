@@ -51,6 +51,7 @@ def export(
     opset: int = 17,
     input_layout: str = "NCHW",
     output: str = "probabilities",
+    dtype: str = "float32",
     fold_batch_norm: bool = False,
     class_names: Sequence[str] | None = None,
     input_range: Sequence[float] | None = None,
@@ -74,6 +75,10 @@ def export(
         How inputs and outputs of three and more axes lie; vectors and sequences stay as they are.
     output : {"probabilities", "logits"}
         "logits" leaves a final softmax or sigmoid out; "probabilities" is the model as it stands.
+    dtype : {"float32", "float16"}
+        Of weights and arithmetic. Inputs and outputs are float32 either way; a file in float16
+        keeps softmax and statistics in float32, folds batch normalizations into the weights before
+        they are rounded, and has a tolerance of its own.
     fold_batch_norm : bool
         Take batch normalizations into the convolutions before them. By default they stay:
         onnxruntime folds them by itself when it loads a file, and the file keeps the model's
@@ -99,24 +104,29 @@ def export(
     opset = _opset(opset)
     shapes.choice(input_layout, ("NCHW", "NHWC"), "input_layout")
     shapes.choice(output, ("probabilities", "logits"), "output")
+    shapes.choice(dtype, ("float32", "float16"), "dtype")
     names = _class_names(class_names, graph)
     known_range = _range(input_range, graph)
     value_range = known_range or (0.0, 1.0)
     _check_weights(graph)
     source = _in_float32(_without_last_activation(graph) if output == "logits" else graph)
     described = describe(source, opset, input_layout)
-    if fold_batch_norm:
+    if fold_batch_norm or dtype == "float16":
         rewrites.fold_batch_norm(described.graph)
+    halves = rewrites.to_float16(described.graph, opset) if dtype == "float16" else 0
 
     with replacing(path) as file:
         if samples is None:
             batches = sampling.made(source, described.graph.inputs, value_range)
         else:
             batches = [sampling.given(samples, source)]
+        if halves:
+            proof.check_float16_range(source, batches)
         about = {
             "version": __version__,
             "layout": input_layout,
             "output": output,
+            "dtype": dtype,
             "inputs": {
                 tensor.name: {"shape": _dims(described.graph, tensor)}
                 | ({"range": list(known_range)} if known_range else {})  # a guess is no fact
@@ -137,7 +147,7 @@ def export(
                 file.name, source, described.graph, described.tensors, reference, time_cap
             )
 
-        reference = proof.measure(source, batches)
+        reference = proof.measure(source, batches, halves=halves)
         try:
             model, proved = attempt(reference)
         except proof.OutsideTolerance:
@@ -145,8 +155,8 @@ def export(
                 raise
             # float64 was asked about some samples only, for its slowness; another one may well lose
             # more digits than these
-            model, proved = attempt(proof.measure(source, batches, thorough=True))
-        return _report(os.fspath(path), model, described.graph, file.tell(), proved)
+            model, proved = attempt(proof.measure(source, batches, thorough=True, halves=halves))
+        return _report(os.fspath(path), model, described.graph, file.tell(), proved, dtype)
 
 
 def describe(graph: Graph, opset: int, input_layout: str) -> Description:
@@ -236,9 +246,14 @@ def _samples(
 
 
 def _report(
-    path: str, model: onnx.ModelProto, graph: OnnxGraph, size: int, proved: proof.Proof
+    path: str,
+    model: onnx.ModelProto,
+    graph: OnnxGraph,
+    size: int,
+    proved: proof.Proof,
+    dtype: str,
 ) -> ExportReport:
-    floats = [value for value in graph.initializers.values() if value.dtype == np.float32]
+    floats = [value for value in graph.initializers.values() if value.dtype.kind == "f"]
     return ExportReport(
         path=path,
         opset=model.opset_import[0].version,
@@ -247,6 +262,7 @@ def _report(
         nodes=len(graph.nodes),
         parameters=sum(value.size for value in floats),
         **vars(proved),
+        dtype=dtype,
         operators=Counter(node.op for node in graph.nodes),
         inputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.inputs},
         outputs={tensor.name: tuple(_dims(graph, tensor)) for tensor in graph.outputs},

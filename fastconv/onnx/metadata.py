@@ -137,7 +137,7 @@ def decode(props: Mapping[str, str]) -> dict[str, Any]:
 
     ``props`` is what onnxruntime gives as ``session.get_modelmeta().custom_metadata_map``.
     """
-    texts = {"version", "weights_sha256", "output", "layout"}
+    texts = {"version", "weights_sha256", "output", "layout", "dtype"}
     ours = {k.removeprefix(PREFIX): v for k, v in props.items() if k.startswith(PREFIX)}
     return {key: value if key in texts else json.loads(value) for key, value in ours.items()}
 

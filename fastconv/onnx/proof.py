@@ -3,6 +3,11 @@
 The trainer's float32 outputs are what the file must give. How far they may lie apart is measured,
 not guessed: four times the distance of the trainer's float32 from its own float64 (a copy of the
 graph in double), or 1e-5 where that is less; both of the largest output.
+
+A file that computes in float16 rounds more: its weights once, which is measured, in double again;
+and every value that passes from one operator to the next. The latter errors are independent, so n
+of them add up to √n roundings of 2⁻¹¹. Four times the larger of the two is what such a file may be
+away.
 """
 
 import json
@@ -23,7 +28,9 @@ import onnx
 
 from fastconv.graph import Graph
 from fastconv.layer import Node, Tensor
+from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.input import InputLayer
+from fastconv.layers.softmax import Softmax
 from fastconv.node import ExportError, OnnxGraph, OnnxTensor
 from fastconv.onnx.report import Proof
 from fastconv.onnx.samples import to_file
@@ -39,6 +46,8 @@ class OutsideTolerance(ExportError):
 
 FLOOR = 1e-5  # no tolerance below this share of the scale
 SLACK = 4  # how much further than float32 itself the file may be from the trainer
+HALF_ROUNDING = 2.0**-11  # of float16, which keeps 11 bits
+LARGEST_HALF = 65504.0
 FLOAT64_WORK = 4e9  # multiply-adds spent on float64, beyond its first sample
 
 
@@ -57,6 +66,8 @@ class Reference:
     winograd_error : list of float
         Per output: how far Winograd's convolutions, by which the trainer predicts, lie from the
         direct ones, with which the file is compared.
+    float16_error : list of float
+        Per output: what rounding to float16 costs; 0 for a file in float32.
     complete : bool
         float64 was asked about every sample.
     """
@@ -66,11 +77,13 @@ class Reference:
     scale: list[float]
     float32_error: list[float]
     winograd_error: list[float]
+    float16_error: list[float]
     complete: bool
 
     @property
     def tolerance(self) -> list[float]:
-        return [max(FLOOR, SLACK * error) for error in self.float32_error]
+        errors = zip(self.float32_error, self.float16_error, strict=True)
+        return [max(FLOOR, SLACK * max(error)) for error in errors]
 
 
 def run_trainer(
@@ -104,13 +117,17 @@ def copy_in(graph: Graph, dtype: str) -> Graph:
     return Graph([tensors[t] for t in graph.inputs], [tensors[t] for t in graph.outputs])
 
 
-def measure(graph: Graph, batches: list[list[np.ndarray]], thorough: bool = False) -> Reference:
+def measure(
+    graph: Graph, batches: list[list[np.ndarray]], thorough: bool = False, halves: int = 0
+) -> Reference:
     """Run the trainer in float32 and float64; in the latter, which is slow, all samples of a large
-    network only where that is ``thorough``."""
+    network only where that is ``thorough``. ``halves`` counts the file's operators in float16."""
     outputs = [run_trainer(graph, batch) for batch in batches]
     twin = copy_in(graph, "float64")
+    rounded = _with_float16_weights(twin) if halves else None
     scale = [0.0] * len(graph.outputs)
     distance = [0.0] * len(graph.outputs)
+    by_weights = [0.0] * len(graph.outputs)
     complete = True
     for batch, found in zip(batches, outputs, strict=True):
         n = len(batch[0]) if thorough else _float64_samples(graph, batch)
@@ -122,16 +139,53 @@ def measure(graph: Graph, batches: list[list[np.ndarray]], thorough: bool = Fals
                 raise ExportError(f"the trainer's own output of {name} is not finite")
             scale[i] = max(scale[i], float(np.abs(y).max()))
             distance[i] = max(distance[i], float(np.abs(y[:n] - z).max()))
+        if rounded is not None:
+            coarse = run_trainer(rounded, [x[:n] for x in batch], double=True)
+            for i, (y, z) in enumerate(zip(coarse, exact, strict=True)):
+                by_weights[i] = max(by_weights[i], float(np.abs(y - z).max()))
     scale = [value or 1.0 for value in scale]  # an output of zeros is compared as it is
     winograd = [
         float(np.abs(y - z).max())
         for y, z in zip(run_trainer(graph, batches[0], convolution="auto"), outputs[0], strict=True)
     ]
-    lost, by_winograd = (
+    lost, by_winograd, by_weights = (
         [value / size for value, size in zip(found, scale, strict=True)]
-        for found in (distance, winograd)
+        for found in (distance, winograd, by_weights)
     )
-    return Reference(batches, outputs, scale, lost, by_winograd, complete)
+    by_float16 = [
+        max(error, halves**0.5 * HALF_ROUNDING) if halves else 0.0 for error in by_weights
+    ]
+    return Reference(batches, outputs, scale, lost, by_winograd, by_float16, complete)
+
+
+def check_float16_range(graph: Graph, batches: list[list[np.ndarray]]) -> None:
+    """ExportError where a layer's values are beyond float16.
+
+    A runtime would not show it on every device: onnxruntime's CPU keeps float32 between operators
+    for which it has no kernel in float16, a GPU gives infinity.
+    """
+    nodes = [node for node in graph.nodes if not isinstance(node.layer, Softmax)]
+    opened = Graph(graph.inputs, [node.output for node in nodes])
+    for batch in batches:
+        for i in range(len(batch[0])):  # one by one: all layers' values are kept at a time
+            values = run_trainer(opened, [x[i : i + 1] for x in batch])
+            for node, y in zip(nodes, values, strict=True):
+                if (largest := float(np.abs(y).max(initial=0.0))) > LARGEST_HALF:
+                    raise ExportError(
+                        f"{node.layer.name} gives {largest:.3g}, float16 ends at {LARGEST_HALF:g}; "
+                        "export the network in float32, or scale its inputs"
+                    )
+
+
+def _with_float16_weights(graph: Graph) -> Graph:
+    """A copy whose weights are those that float16 holds; statistics and what goes with them stay,
+    since they are folded into weights or kept in float32."""
+    copy = copy_in(graph, "float64")
+    for layer in copy.layers:
+        if not isinstance(layer, BatchNormalization):
+            for parameter in layer.parameters:
+                parameter.value[...] = parameter.value.astype(np.float16)
+    return copy
 
 
 def _float64_samples(graph: Graph, batch: Sequence[np.ndarray]) -> int:
@@ -192,6 +246,7 @@ def prove(
         largest_error=error,
         float32_error=reference.float32_error[i],
         winograd_error=reference.winograd_error[i],
+        float16_error=reference.float16_error[i],
         tolerance=reference.tolerance[i],
     )
 

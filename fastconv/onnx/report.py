@@ -24,8 +24,12 @@ class Proof:
     winograd_error : float
         Largest difference between the trainer with Winograd's convolutions, as it predicts, and
         with direct ones, with which the file is compared; 0 where it uses none.
+    float16_error : float
+        What rounding to float16 costs, measured for the weights, reckoned for the values between
+        operators; 0 for a file in float32.
     tolerance : float
-        What ``largest_error`` had to stay below: 1e-5 or 4 · ``float32_error``.
+        What ``largest_error`` had to stay below: 1e-5, or four times the larger of
+        ``float32_error`` and ``float16_error``.
     """
 
     runtime: str
@@ -35,6 +39,7 @@ class Proof:
     largest_error: float
     float32_error: float
     winograd_error: float
+    float16_error: float
     tolerance: float
 
 
@@ -47,6 +52,8 @@ class ExportReport(Proof):
     path : str
     opset, ir_version, size_bytes, nodes, parameters : int
         ``parameters`` counts the numbers in the file's initializers of float type.
+    dtype : str
+        Of weights and arithmetic: "float32" or "float16". Inputs and outputs are float32.
     operators : Counter
         How often each operator is used.
     inputs, outputs : dict
@@ -59,6 +66,7 @@ class ExportReport(Proof):
     size_bytes: int
     nodes: int
     parameters: int
+    dtype: str = "float32"
     operators: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     outputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
@@ -70,7 +78,7 @@ class ExportReport(Proof):
         batches = ", ".join(map(str, self.batch_sizes))
         rows = [
             ("file", f"{self.path} ({size_text(self.size_bytes)}, {self.parameters:,} parameters)"),
-            ("format", f"ONNX opset {self.opset}, IR {self.ir_version}"),
+            ("format", f"ONNX opset {self.opset}, IR {self.ir_version}, {self.dtype}"),
             *(("input", f"{name} {_shape(shape)}") for name, shape in self.inputs.items()),
             *(("output", f"{name} {_shape(shape)}") for name, shape in self.outputs.items()),
             ("operators", f"{self.nodes}: {operators}"),
@@ -78,6 +86,8 @@ class ExportReport(Proof):
             ("largest error", f"{self.largest_error:.2g} of the output's scale "
                               f"{self.scale:.3g} (tolerance {self.tolerance:.2g})"),
             ("float32 itself", f"{self.float32_error:.2g} away from float64"),
+            *([("float16 itself", f"{self.float16_error:.2g}, by rounding weights and values")]
+              if self.float16_error else []),
             *([("with Winograd", f"{self.winograd_error:.2g} away from direct convolutions")]
               if self.winograd_error else []),
         ]  # fmt: skip

@@ -69,7 +69,8 @@ class Graphs:
             for name, array in feeds.items():
                 recorded.inputs[name].update_inplace(np.ascontiguousarray(array))
             self._session.run_with_iobinding(recorded.binding, recorded.options)
-            return [recorded.outputs[name].numpy() for name in names]
+            # copies: the buffers are written again by the next run
+            return [np.array(recorded.outputs[name].numpy()) for name in names]
 
     def _bind(self, batch: int, shapes: dict[str, tuple[int, ...]], feeds: Arrays) -> Recorded:
         """Buffers for a batch size; a plain run tells the outputs' sizes and takes the memory that

@@ -60,16 +60,17 @@ def prove(session: "Session") -> Proof:
     if not data:
         reason = "the file carries no samples with outputs to compare with"
         return Proof(True, session.provider, 0.0, 0.0, 0, reason)
+    count = int(data["count"])
     inputs, expected = metadata.decode_samples(data)
     names = [info.name for info in session.outputs]
     if unknown := set(expected) - set(names):
         reason = f"the file's samples name outputs that it does not have: {', '.join(unknown)}"
-        return Proof(False, session.provider, 0.0, float("inf"), data["count"], reason)
+        return Proof(False, session.provider, 0.0, float("inf"), count, reason)
     try:
         found = dict(zip(names, session.run(inputs), strict=True))
     except (ValueError, RuntimeError) as error:
         reason = f"its samples cannot be run: {error}"
-        return Proof(False, session.provider, 0.0, float("inf"), data["count"], reason)
+        return Proof(False, session.provider, 0.0, float("inf"), count, reason)
     worst = (-1.0, 0.0, 0.0, "")
     for name, want in expected.items():
         tolerance = max(data["tolerance"][name], TF32_TOLERANCE if session.tf32 else 0.0)
@@ -79,12 +80,12 @@ def prove(session: "Session") -> Proof:
             worst = (share, tolerance, difference, name)
     share, tolerance, difference, name = worst
     if share <= 1:
-        return Proof(True, session.provider, tolerance, difference, data["count"])
+        return Proof(True, session.provider, tolerance, difference, count)
     reason = (
         f"{session.provider} gives an output {name!r} that is {difference:.2g} of its scale away "
         f"from the trainer's (tolerance {tolerance:.2g})"
     )
-    return Proof(False, session.provider, tolerance, difference, data["count"], reason)
+    return Proof(False, session.provider, tolerance, difference, count, reason)
 
 
 def _difference(want: np.ndarray | Mapping[str, Any], got: np.ndarray) -> float:

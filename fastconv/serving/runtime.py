@@ -30,6 +30,7 @@ INSTALL = "pip install 'fastconv[runtime]'"
 INSTALL_GPU = "pip install 'fastconv[gpu]'"
 EXCHANGE = f"pip uninstall -y onnxruntime && {INSTALL_GPU}"
 LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+REINSTALL = "pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'"
 DRIVER = (
     "install NVIDIA's driver (Debian: apt install nvidia-driver), or start the container with "
     "its GPUs (docker run --gpus all)"
@@ -125,24 +126,19 @@ def gpu_count() -> int:
     return count.value
 
 
-def require_gpu(runtime: ModuleType, device: str) -> None:
-    """What can be told before a session is made: GPU, package, libraries.
+def require_provider(runtime: ModuleType, device: str) -> None:
+    """SessionError where the package was built without the device's provider."""
+    provider, version = PROVIDERS[device], runtime.__version__
+    if provider in runtime.get_available_providers():
+        return
+    if "onnxruntime-gpu" in installed_packages():
+        raise SessionError(f"this build of onnxruntime-gpu {version} has no {provider}", REINSTALL)
+    raise SessionError(f"onnxruntime {version} is the package without {provider}", EXCHANGE)
 
-    Raises
-    ------
-    SessionError
-        One of them is missing.
-    """
-    gpu_count()
-    provider = PROVIDERS[device]
-    if provider not in runtime.get_available_providers():
-        version = runtime.__version__
-        if "onnxruntime-gpu" in installed_packages():
-            raise SessionError(
-                f"this build of onnxruntime-gpu {version} has no {provider}",
-                f"pip install --force-reinstall {'onnxruntime-gpu[cuda,cudnn]'!r}",
-            )
-        raise SessionError(f"onnxruntime {version} is the package without {provider}", EXCHANGE)
+
+def require_libraries(runtime: ModuleType, device: str) -> None:
+    """Load the libraries of CUDA and cuDNN that pip installed; SessionError where one is missing
+    there and everywhere else."""
     preload(runtime)
     if library := missing_library(runtime, device):
         mend = "pip install tensorrt" if "nvinfer" in library else LIBRARIES

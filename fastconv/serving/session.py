@@ -106,7 +106,7 @@ class Session:
         self.path = os.fspath(path)
         self.name = Path(path).stem
         self.tf32 = tf32
-        self.threads = threads or cpus.default_num_threads()[0]
+        self.threads = _threads(threads)
         self.proof: proof.Proof | None = None
         with open(path, "rb"):  # a missing file is an OSError, not the runtime's own error
             pass
@@ -139,7 +139,9 @@ class Session:
         if device != "cpu":
             self.device = "cuda" if device == "auto" else device
             try:
-                runtime.require_gpu(module, self.device)
+                runtime.gpu_count()
+                runtime.require_provider(module, self.device)
+                runtime.require_libraries(module, self.device)
                 providers = runtime.providers(self.device, **options)
                 return runtime.create(module, self.path, providers, self.threads)
             except SessionError as error:
@@ -225,6 +227,8 @@ class Session:
     def _failure(
         self, error: Exception, feeds: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> Exception:
+        if self._session is None:
+            return SessionError(f"{self.name} was closed")
         if unknown := [name for name in names if name not in self._output_names]:
             there = ", ".join(self._output_names)
             return ValueError(f"{self.name}: no output {unknown[0]!r} (there are: {there})")
@@ -358,6 +362,14 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _threads(wanted: int | None) -> int:
+    if wanted is None:
+        return cpus.default_num_threads()[0]
+    if wanted < 1:
+        raise ValueError(f"threads is an integer from 1 on, not {wanted}")
+    return wanted
 
 
 def _tensor_info(item: Any) -> TensorInfo:
