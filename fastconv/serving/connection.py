@@ -55,6 +55,18 @@ class Connection(HttpToolsProtocol):
         elif self._head and self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self._limits.seconds, self._too_slow)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client has said all it will; it may still wait for the answer."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return True
+            self._refuse(400, "truncated", "the request ended before its body did")
+        elif self._head:
+            self._refuse(400, "truncated", "the request ended within its head")
+        return None
+
     def on_headers_complete(self) -> None:
         self._head = 0
         if self._timer is not None:

@@ -301,14 +301,14 @@ def numbers(data: Any, name: str, dtype: np.dtype) -> np.ndarray:
         It is ragged, holds something else, or numbers that the type does not.
     """
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            given = np.asarray(data)
-            array = given.astype(dtype, order="C")
+        given = np.asarray(data)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"input {name!r}: 'data' is a list of numbers, all rows alike") from error
     kinds = {"b": "b", "f": "fiu"}.get(dtype.kind, "iu")
     if given.dtype.kind not in kinds and given.size:
         raise BadRequest(f"input {name!r}: 'data' holds something else than {NAMES[dtype]} numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = given.astype(dtype, order="C")
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise BadRequest(f"input {name!r}: 'data' holds a number too large for {NAMES[dtype]}")
     if dtype.kind in "iu" and not np.array_equal(array, given):

@@ -1,6 +1,7 @@
 """The process: a socket, models that load behind it, an end that leaves no request unanswered."""
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import logging
@@ -213,11 +214,11 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener.fileno())
         accepted = []
-        try:
+        with contextlib.suppress(OSError):  # none is left
             while True:
                 accepted.append(listener.accept()[0])
-        except OSError:  # none is left
-            listener.close()
+        for server in self.servers:
+            server.close()
         for peer in accepted:
             peer.setblocking(False)
             await loop.connect_accepted_socket(self._protocol, peer)
