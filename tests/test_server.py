@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 
+import malformed
 import numpy as np
 import pytest
 from PIL import Image
@@ -274,7 +275,9 @@ def test_a_body_too_large_is_refused(server):
     head = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: a\r\n"
     assert b" 413 " in server.raw(head + b"Content-Length: 99999999999999\r\n\r\n", end=False)
     chunks = b"%x\r\n%s\r\n" % (1 << 16, bytes(1 << 16))
-    assert b" 413 " in server.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 20)
+    assert b" 413 " in server.raw(
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 20 + b"0\r\n\r\n", end=False
+    )
 
 
 def test_a_packed_bomb_is_refused(server):
@@ -597,3 +600,17 @@ def test_a_failed_proof_is_not_ready_with_the_reason(models, tmp_path):
         assert (status, "failed its proof" in answer["error"]) == (503, True)
         assert running.post("/predict", png())[0] == 503
         assert running.end() == 0
+
+
+# -- malformed requests ---------------------------------------------------------------------------
+
+
+def test_malformed_requests_are_answered_by_4xx(models):
+    """A thousand of those that `python tests/malformed.py` sends ten thousand of."""
+    path = models / "digits" / "1" / "model.onnx"
+    with ServerProcess(path, "--read-timeout", 1, "--max-body", 2) as running:
+        result = malformed.attack(running, "model", 1000)
+    assert result["wrong"] == []
+    assert result["alive"]
+    assert result["same"]
+    assert result["memory"][-1] - result["memory"][5] < 16 * 2**20

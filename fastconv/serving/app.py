@@ -140,7 +140,9 @@ class App:
         self._page = _page()
         self._document = to_json(openapi.document(token is not None))
         metrics.ready.set_function(lambda: float(self.why_not_ready() is None))
-        self._router = Router([*self._model_routes(), *self._other_routes()])
+        self._router = Router(
+            [*self._model_routes(), *self._other_routes()], redirect_slashes=False
+        )
 
     def _model_routes(self) -> list[Route]:
         # what is asked most comes first

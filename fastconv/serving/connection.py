@@ -68,6 +68,10 @@ class Connection(HttpToolsProtocol):
         return None
 
     def on_headers_complete(self) -> None:
+        if self._head > MAX_HEAD:  # head and body may have come together
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD:
+                raise ValueError("the head is too large")  # the parser says it is no HTTP
         self._head = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -117,6 +117,7 @@ def open_session(settings: Settings, path: Path, max_batch: int) -> Session:
         allow_cpu=settings.allow_cpu,
         tf32=settings.tf32,
         threads=settings.threads,
+        spin=False,  # the event loop wants the processor, too
         memory_limit=settings.memory_limit,
         cuda_graphs=buckets(max_batch) if settings.cuda_graphs else (),
         prove=False,

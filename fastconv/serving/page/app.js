@@ -392,7 +392,7 @@ function showCard() {
     card.labels && ["classes", card.labels.length > 24 ? `${card.labels.length}` : card.labels.join(", ")],
     card.image && ["black, white", card.image.range.join(", ")],
     ["batches", `up to ${card.max_batch}`],
-    ["answered", `${card.statistics.inference_stats.success.count} requests, ${card.statistics.execution_count} batches`],
+    ["answered", `${card.statistics.inference_stats.success.count}, in batches: ${card.statistics.execution_count}`],
     metadata.version && ["exported by", `fastconv ${metadata.version}`],
     metadata.weights_sha256 && ["weights", `sha256 ${metadata.weights_sha256.slice(0, 16)}…`],
   ].filter(Boolean);
