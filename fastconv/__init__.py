@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from fastconv.version import __version__
 
 if TYPE_CHECKING:
-    from fastconv import datasets, functional, initializers, layers, losses, metrics, optimizers
+    from fastconv import (
+        datasets,
+        functional,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        optimizers,
+        serving,
+    )
     from fastconv.backend import floatx, set_floatx, set_random_seed
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.layers.input import Input
@@ -31,12 +40,14 @@ _NAMES = {
     "set_random_seed": "fastconv.backend",
     "show_config": "fastconv.config",
 }
-_MODULES = {"datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers"}
+_MODULES = {
+    "datasets", "functional", "initializers", "layers", "losses", "metrics", "optimizers", "serving"
+}  # fmt: skip
 
 __all__ = [
     "Input", "Model", "Sequential", "__version__", "datasets", "floatx", "functional",
     "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "optimizers",
-    "save_model", "set_floatx", "set_num_threads", "set_random_seed", "show_config",
+    "save_model", "serving", "set_floatx", "set_num_threads", "set_random_seed", "show_config",
 ]  # fmt: skip
 
 

@@ -68,21 +68,28 @@ def process(code: str, *, path: Path | None = None, **environment: str):
 
 def fake_driver(folder: Path, init: int = 0, count: int = 1, status: int = 0) -> Path:
     """A library that answers as NVIDIA's driver would; gives the folder for LD_LIBRARY_PATH."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-    source = folder / "driver.c"
-    source.write_text(
+    source = (
         f"int cuInit(unsigned flags) {{ return {init}; }}\n"
         f"int cuDeviceGetCount(int *n) {{ *n = {count}; return {status}; }}\n"
         "int cuDriverGetVersion(int *v) { *v = 13010; return 0; }\n"
         "int cuDeviceGet(int *d, int n) { *d = n; return 0; }\n"
         "int cuDeviceGetName(char *s, int n, int d) { s[0] = 'G'; return s[1] = 0; }\n"
     )
-    command = [compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source]
+    shared_library(folder / "libcuda.so.1", source)
+    return folder
+
+
+def shared_library(path: Path, source: str, *needed: Path) -> Path:
+    """Compile C text to a library that needs others; skips the test without a compiler."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    text = path.with_suffix(".c")
+    text.write_text(source)
+    command = [compiler, "-shared", "-fPIC", "-Wl,--no-as-needed", "-o", path, text, *needed]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no compiler for a driver that is none: {error}")
-    return folder
+        pytest.skip(f"no compiler for a library of the tests' own: {error}")
+    return path
 
 
 def why_no_gpu() -> str | None:

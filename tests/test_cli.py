@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from serving_tools import why_no_gpu
 
 import fastconv
 from fastconv import layers
@@ -480,6 +481,15 @@ def test_networks_that_do_not_serve(network, tmp_path):
     assert "names 1 classes, its output has 2 scores" in complains("predict", path, image)
     for damage in ({"fastconv.class_names": "{"}, {"fastconv.inputs": "[]"}):
         assert "damaged metadata" in complains("predict", network(metadata=damage), image)
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU here")
+def test_a_device_that_is_missing(network, tmp_path):
+    arguments = ["predict", network(), save_png(tmp_path / "a.png", np.zeros((8, 8)))]
+    assert why_no_gpu() in complains(*arguments, "--device", "cuda", run=fastconv_process)
+    done = fastconv_process(*arguments, "--device", "cuda", "--allow-cpu", "--range", 0, 1)
+    assert done.returncode == 0
+    assert "runs on the CPU, not on cuda" in done.stderr
 
 
 def test_nothing_is_written_when_an_input_is_bad(network, tmp_path):

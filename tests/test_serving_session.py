@@ -20,6 +20,7 @@ from serving_tools import (
     fake_driver,
     process,
     scale_weights,
+    shared_library,
     small_network,
     two_inputs,
     why_no_gpu,
@@ -362,6 +363,8 @@ def test_files_that_are_none(folder, path):
         Session(folder / "text.onnx", "cpu")
     with pytest.raises(ValueError, match="device is one of auto, cpu, cuda, tensorrt, not 'gpu'"):
         Session(path, "gpu")
+    with pytest.raises(ValueError, match="not TensorRT's"):
+        Session(path, "tensorrt", cuda_graphs=[1])
 
 
 @pytest.mark.parametrize(
@@ -447,6 +450,25 @@ def test_a_gpu_and_the_package_for_the_cpu(tmp_path, path):
     done = process(OPEN.format(path=str(path), device="auto"), LD_LIBRARY_PATH=folder)
     assert done.stdout == "cpu\n"
     assert "runs on the CPU" in done.stderr  # a GPU that lies idle is worth a warning
+
+
+def test_a_library_that_is_missing(tmp_path):
+    """A provider whose library needs one that has gone, and one that lacks nothing."""
+    (tmp_path / "capi").mkdir()
+    needed = shared_library(tmp_path / "libcudnn_of_the_tests.so", "int f(void) { return 1; }")
+    provider = tmp_path / "capi" / "libonnxruntime_providers_cuda.so"
+    shared_library(provider, "int g(void) { return 2; }", needed)
+    needed.unlink()
+    module = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    with pytest.raises(
+        SessionError, match=r"cuda is missing: .*libcudnn_of_the_tests\.so"
+    ) as caught:
+        runtime.require_libraries(module, "cuda")
+    assert caught.value.mend == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    provider.unlink()
+    # as it is with onnxruntime's: it lacks a symbol that onnxruntime itself gives
+    shared_library(provider, "int given_later(void); int g(void) { return given_later(); }")
+    runtime.require_libraries(module, "cuda")
 
 
 def test_both_packages_are_an_error(tmp_path, path):

@@ -68,7 +68,9 @@ class Graphs:
                 return list(self._session.run(list(names), dict(feeds), self._plain))
             for name, array in feeds.items():
                 recorded.inputs[name].update_inplace(np.ascontiguousarray(array))
+            recorded.binding.synchronize_inputs()
             self._session.run_with_iobinding(recorded.binding, recorded.options)
+            recorded.binding.synchronize_outputs()
             # copies: the buffers are written again by the next run
             return [np.array(recorded.outputs[name].numpy()) for name in names]
 

@@ -199,7 +199,7 @@ def providers(
         cuda["gpu_mem_limit"] = str(memory_limit)
     if device == "cuda":
         return [(CUDA, cuda)]
-    tensorrt = {"trt_fp16_enable": "0", "trt_cuda_graph_enable": cuda["enable_cuda_graph"]}
+    tensorrt = {"trt_fp16_enable": "0"}
     if not tf32:  # TensorRT has TF32 on, and its provider no option for it
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if memory_limit is not None:

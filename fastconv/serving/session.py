@@ -116,6 +116,8 @@ class Session:
         with open(path, "rb"):  # a missing file is an OSError, not the runtime's own error
             pass
         runtime.check_device(device)
+        if cuda_graphs and device == "tensorrt":
+            raise ValueError("CUDA graphs by batch size are the CUDA provider's, not TensorRT's")
         options = {
             "tf32": tf32,
             "memory_limit": memory_limit,
