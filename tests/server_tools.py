@@ -59,7 +59,9 @@ class ServerProcess:
                         return match
                     continue
                 left = end - time.monotonic()
-                more = os.read(self.process.stderr.fileno(), 65536) if selector.select(left) else b""
+                more = (
+                    os.read(self.process.stderr.fileno(), 65536) if selector.select(left) else b""
+                )
                 assert more, f"the server did not say {pattern!r} but\n" + "\n".join(self.log)
                 self._rest = line + more
 

@@ -111,8 +111,10 @@ CALLS = {
         t.get_inference_statistics("digits")["model_stats"][0]["version"] == "1"
     ),
     "all statistics": lambda t, s: len(t.get_inference_statistics()["model_stats"]) == 2,
-    "index": lambda t, s: {(m["name"], m["state"]) for m in t.get_model_repository_index()}
-    == {("digits", "READY"), ("pair", "READY")},
+    "index": lambda t, s: (
+        {(m["name"], m["state"]) for m in t.get_model_repository_index()}
+        == {("digits", "READY"), ("pair", "READY")}
+    ),
 }
 
 
@@ -206,7 +208,6 @@ def test_unloaded_and_loaded_again(triton, session):
 
 
 # -- /predict -------------------------------------------------------------------------------------
-
 
 
 def test_predict_asks_for_a_model_where_there_are_several(server):
@@ -431,7 +432,10 @@ def test_an_address_that_is_taken(models):
             [sys.executable, "-m", "fastconv", "serve", str(models), "--port", str(port)],
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
-    assert (done.returncode, f"127.0.0.1:{port}: Address already in use" in done.stderr) == (2, True)
+    assert (done.returncode, f"127.0.0.1:{port}: Address already in use" in done.stderr) == (
+        2,
+        True,
+    )
 
 
 # -- under load -----------------------------------------------------------------------------------

@@ -210,9 +210,7 @@ def test_on_a_phone(page):
         box = element(page, "pad").rect
         for kind, y in (("touchStart", 0.2), ("touchMove", 0.5), ("touchMove", 0.8)):
             point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] * y}
-            page.execute_cdp_cmd(
-                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]}
-            )
+            page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
         page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         wait(page, lambda: bars(page))
         width = page.execute_script("return document.documentElement.scrollWidth")
