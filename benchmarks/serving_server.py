@@ -1,7 +1,8 @@
 """What the server adds to a session: CPU time per request of one sample with binary tensors.
 
 One client asks on one connection that stays open. The server's CPU time is read from the system
-before and after; the session's own, for the same samples on one thread too, is taken off. What is asked for is at most 0.6 ms.
+before and after; the session's own, for the same samples on one thread too, is taken off. What is
+asked for is at most 0.6 ms.
 """
 
 import argparse

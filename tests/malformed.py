@@ -3,8 +3,8 @@
 python tests/malformed.py --count 10000
 
 Each is a right request for an operation of the document, broken in one way or in several: JSON
-that is none, sizes that lie, wrong shapes and types, bodies that end early. Every one must be answered by
-4xx, the server must live on, answer right requests as before, and keep its memory.
+that is none, sizes that lie, wrong shapes and types, bodies that end early. Every one must be
+answered by 4xx, the server must live on, answer right requests as before, and keep its memory.
 """
 
 import argparse
