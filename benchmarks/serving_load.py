@@ -72,7 +72,7 @@ def measure(path: Path, threads: int, seconds: float, only: list[str]) -> list[d
 
 def run(args: argparse.Namespace) -> Report:
     """The MNIST net on the CPU."""
-    seconds = 1.0 if args.quick else SECONDS
+    seconds = 0.3 if args.quick else SECONDS
     network = networks.NETWORKS["mnist"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")

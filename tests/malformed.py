@@ -13,6 +13,7 @@ import math
 import random
 import re
 import socket
+import sys
 import tempfile
 import zlib
 from collections import Counter
@@ -274,8 +275,11 @@ def main() -> None:
     print("memory, MiB:", *(f"{rss / 2**20:.1f}" for rss in result["memory"]))
     print("alive:", result["alive"], " right requests answered as before:", result["same"])
     print("not answered by 4xx:", len(result["wrong"]))
+    grown = result["memory"][-1] - result["memory"][1]  # the first tenth warms the allocators up
+    bad = result["wrong"] or not result["alive"] or not result["same"] or grown > 16 * 2**20
     for kind, status, data in result["wrong"][:20]:
         print(" ", kind, status, re.sub(rb"[^ -~]", b".", data[:160]).decode())
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = text.encode("ascii", "backslashreplace").decode("ascii")
     text = "".join(c if c.isprintable() else "?" for c in text)
-    return repr(text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…")
+    text = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    return repr(text) if isinstance(value, str) else text
 
 
 # -- JSON -----------------------------------------------------------------------------------------
