@@ -1,6 +1,8 @@
-"""Time serving on this machine: what a session adds to bare onnxruntime.
+"""Time serving on this machine: what a session adds to bare onnxruntime, what the server adds to a
+session, and how it bears 32 clients beside a plain handler.
 
-python benchmarks/serving.py session --threads 2 --json session.json
+    python benchmarks/serving.py session --threads 2 --json session.json
+    python benchmarks/serving.py load --save results/
 """
 
 import run
@@ -8,6 +10,8 @@ import run
 # part: the module that has it, and how many rounds it times
 PARTS = {
     "session": ("serving_session", 31),
+    "server": ("serving_server", 5),
+    "load": ("serving_load", 1),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command ``fastconv``: `demo`, `info`, `predict`, `doctor`, `deploy`, `bench` and `verify-run`.
+"""The command ``fastconv`` and its commands: COMMANDS below.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
@@ -16,7 +16,7 @@ from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>, - as _: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "doctor", "deploy", "bench", "verify-run")
+COMMANDS = ("demo", "info", "predict", "serve", "doctor", "deploy", "bench", "verify-run")
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
@@ -24,6 +24,7 @@ EPILOG = """examples:
   fastconv info                          what this build runs on
   fastconv info model.onnx               what a file holds
   fastconv predict model.onnx digit.png  ask an exported network
+  fastconv serve model.onnx              the same over HTTP, with a page to try it
   fastconv doctor --device cuda          does the GPU work, and if not, why
   fastconv deploy model.onnx --triton DIR   files for NVIDIA Triton
   fastconv bench resnet20                time every layer, beside the limits of this machine

@@ -77,9 +77,25 @@ FLOORS = {
     "__main__.py": 8,
 }
 APART = ("datasets", "serving")  # they import nothing of fastconv but themselves and TOOLS
-TOOLS = ("files.py", "tables.py", "cpus.py", "onnx/metadata.py")  # tools that know of no network
+TOOLS = (
+    "version.py",
+    "files.py",
+    "tables.py",
+    "cpus.py",
+    "onnx/metadata.py",
+)  # tools that know of no network
 ONNX = ("onnx/*",)  # the only files that import onnx
-HEAVY = {"onnx", "onnxruntime", "tqdm", "matplotlib", "sklearn", "scipy", "PIL"}
+HEAVY = {
+    "onnx",
+    "onnxruntime",
+    "tqdm",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "starlette",
+    "uvicorn",
+}
 
 
 def floor_of(name: str) -> int | None:

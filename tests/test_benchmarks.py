@@ -541,6 +541,18 @@ def test_the_session_is_timed_beside_onnxruntime(tmp_path, capsys):
     assert "mnist, batch 64" in capsys.readouterr().out
 
 
+def test_the_server_is_timed_beside_the_session_and_a_plain_handler(tmp_path):
+    pytest.importorskip("starlette")
+    for part in ("server", "load"):
+        command = [part, "--quick", "--json", str(tmp_path / f"{part}.json")]
+        run.measure("serving.py", serving.__doc__, serving.PARTS, command)
+    found = json.loads((tmp_path / "server.json").read_text())["server"]
+    assert 0 < found["added"] < 0.1
+    rows = json.loads((tmp_path / "load.json").read_text())["load"]["rows"]
+    assert len(rows) == 4
+    assert all(row["rate"] > 0 and row["wrong"] == row["refused"] == 0 for row in rows)
+
+
 def test_networks_are_timed_on_a_device(tmp_path, capsys):
     command = ["--device", "cpu", "--quick", "--only", "lenet5", "--json", str(tmp_path / "g.json"),
                "--markdown", str(tmp_path / "g.md")]  # fmt: skip

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from server_tools import ServerProcess
+from serving_tools import NAMES, small_network
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -79,3 +82,16 @@ def test_gan():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "step 20: discriminator" in done.stdout
     assert run("gan", "--steps", 1, "--check", 0.999).returncode == 1
+
+
+def test_serving_client(tmp_path):
+    pytest.importorskip("starlette")
+    model = tmp_path / "digits.onnx"
+    small_network((28, 28)).export(model, class_names=NAMES, input_range=(0, 255))
+    Image.new("L", (28, 28), 200).save(tmp_path / "grey.png")
+    with ServerProcess(model) as server:
+        url = f"http://{server.address}"
+        done = run("serving_client", tmp_path / "grey.png", "--url", url, "--count", 5)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'grey.png'}: " in done.stdout
+    assert "digits: [1, 1, 28, 28] gives [1, 3]" in done.stdout

@@ -10,6 +10,23 @@ from fastconv.serving.contract import Contract
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # pillow's names by the number of channels
 DEFAULT_RANGE = (0.0, 1.0)
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+class ImageError(ValueError):
+    """What was given is no image, or none that is taken."""
+
+
+def is_image(body: bytes) -> bool:
+    """Whether bytes begin like a PNG or JPEG file."""
+    return body.startswith(MAGIC)
+
+
+def available() -> bool:
+    """Whether pillow is there."""
+    from importlib.util import find_spec
+
+    return find_spec("PIL") is not None
 
 
 def image_sample(
@@ -17,6 +34,8 @@ def image_sample(
     contract: Contract,
     limits: tuple[float, float] | None = None,
     invert: bool = False,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """One image as a batch of one, (1, *contract.shape), float32.
 
@@ -29,21 +48,27 @@ def image_sample(
         Default: as the network's file says, else 0 and 1.
     invert : bool
         Exchange black and white.
+    formats : tuple of str, optional
+        pillow's names of what is read; for bytes of strangers, to whom all that pillow reads is
+        too much.
+    max_pixels : int, optional
+        Larger ones are refused by what their header says, before a pixel is unpacked. pillow has a
+        limit of its own, of 89 million.
 
     Raises
     ------
-    ValueError
+    ImageError
         It is no image, a damaged or too large one, or the network takes no images.
     ImportError
         pillow is not installed.
     """
     channels = contract.channels
     if channels is None:
-        raise ValueError(
+        raise ImageError(
             f"not a .npy file, and {contract.path} does not take images: its input is "
             f"{contract.shape_text()}"
         )
-    pixels = _read(file, MODES[channels], contract.size)  # (H, W, C) in 0…1
+    pixels = _read(file, MODES[channels], contract.size, formats, max_pixels)  # (H, W, C) in 0…1
     if invert:
         pixels = 1 - pixels
     low, high = limits or contract.input_range or DEFAULT_RANGE
@@ -54,7 +79,11 @@ def image_sample(
 
 
 def _read(
-    path: str | os.PathLike[str] | BinaryIO, mode: str, size: tuple[int | None, int | None]
+    path: str | os.PathLike[str] | BinaryIO,
+    mode: str,
+    size: tuple[int | None, int | None],
+    formats: tuple[str, ...] | None,
+    max_pixels: int | None,
 ) -> np.ndarray:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -65,18 +94,26 @@ def _read(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(path, formats=formats) as file:
+                if max_pixels is not None and file.width * file.height > max_pixels:
+                    raise ImageError(
+                        f"the image has {file.width} × {file.height} pixels, at most "
+                        f"{max_pixels:,} are taken"
+                    )
                 image = ImageOps.exif_transpose(file)
                 if image.mode == "F":
-                    raise ValueError("an image of floats, whose black and white nobody knows")
+                    raise ImageError("an image of floats, whose black and white nobody knows")
                 wide = image.mode.startswith("I")  # 16 bits
                 image = _to_mode(image, "F" if wide else mode)
     except UnidentifiedImageError as error:
-        raise ValueError("neither a .npy file nor an image that pillow can read") from error
+        raise ImageError("neither a .npy file nor an image that pillow can read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"the image is too large: {error}") from error
-    except (OSError, SyntaxError) as error:  # pillow's words for a damaged file
-        raise ValueError(f"damaged image: {error}") from error
+        raise ImageError(f"the image is too large: {error}") from error
+    except ImageError:
+        raise
+    # pillow's words for a damaged file
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+        raise ImageError(f"damaged image: {error}") from error
     height, width = (wanted or have for wanted, have in zip(size, image.size[::-1], strict=True))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)

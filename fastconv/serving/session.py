@@ -52,6 +52,9 @@ class Session:
     threads : int, optional
         Of the CPU for one operator. Default: ``OMP_NUM_THREADS``, else the smaller of the process'
         affinity and the container's CPU quota.
+    spin : bool
+        Let idle threads of the CPU wait busily for the next operator: quickest where a process does
+        nothing else, in the way of other threads where it does.
     memory_limit : int, optional
         Bytes that the GPU's arena may take.
     prefer_nhwc : bool
@@ -98,6 +101,7 @@ class Session:
         allow_cpu: bool = False,
         tf32: bool = False,
         threads: int | None = None,
+        spin: bool = True,
         memory_limit: int | None = None,
         prefer_nhwc: bool = False,
         cuda_graphs: Sequence[int] = (),
@@ -107,6 +111,7 @@ class Session:
         self.name = Path(path).stem
         self.tf32 = tf32
         self.threads = _threads(threads)
+        self._spin = spin
         self.proof: proof.Proof | None = None
         with open(path, "rb"):  # a missing file is an OSError, not the runtime's own error
             pass
@@ -150,7 +155,8 @@ class Session:
                 if device != "auto" and not allow_cpu:
                     raise
                 self._settle_for_the_cpu(device, error)
-        return runtime.create(module, self.path, runtime.providers("cpu"), self.threads)
+        config = {} if self._spin else {"session.intra_op.allow_spinning": "0"}
+        return runtime.create(module, self.path, runtime.providers("cpu"), self.threads, config)
 
     def _settle_for_the_cpu(self, asked: str, error: SessionError) -> None:
         self.device, self.why = "cpu", error.reason
