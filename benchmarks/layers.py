@@ -455,6 +455,9 @@ def group(shape: Shape) -> str:
     return shape.kind
 
 
+KEPT = {"keep_memory": True, "keep_spinning": True}
+
+
 def run(args: argparse.Namespace) -> Report:
     """Time all chosen layers."""
     limit = peak.measure_in_use(args.threads)
@@ -464,7 +467,7 @@ def run(args: argparse.Namespace) -> Report:
         sides["torch contiguous"] = {"side": TorchLayers, "channels_last": False}
         sides["torch channels last"] = {"side": TorchLayers, "channels_last": True}
     with worker.started(
-        {name: {"keep_memory": True, "threads": args.threads, **s} for name, s in sides.items()}
+        {name: {**KEPT, "threads": args.threads, **s} for name, s in sides.items()}
     ) as workers:
         found, failed = common.each(
             common.read_all(args), lambda shape: time_layer(shape, workers, args.rounds)
@@ -489,8 +492,8 @@ def run(args: argparse.Namespace) -> Report:
 
 
 NOTES = [
-    "Medians of the rounds, glibc told to keep freed memory on both sides; x torch is PyTorch's "
-    "better layout's time divided by fastconv's.",
+    "Medians of the rounds, glibc told to keep freed memory and GNU OpenMP to spin between calls, "
+    "on both sides; x torch is PyTorch's better layout's time divided by fastconv's.",
     "The limit is max(multiply-adds of the direct algorithm / peak, least bytes / triad on as many "
     "bytes): Winograd can pass 100 %.",
 ]

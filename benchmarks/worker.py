@@ -30,6 +30,11 @@ SETTLE = 0.5  # seconds that a system may take to give every new thread a proces
 # first dozen aligned allocations still take new memory, because the small pieces that they cut off
 # stay in the thread's cache until it is full: hence a dozen calls to warm up.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+# Between two calls GNU OpenMP's threads spin for some milliseconds, as long as PyTorch's copy of it
+# does; fastconv asks its own to sleep at once, for the sake of other programs. Where single kernels
+# are timed, a thread that falls asleep between two calls and wakes up on the other one's processor
+# would be half of what is measured.
+KEEP_SPINNING = {"GOMP_SPINCOUNT": "300000"}
 
 
 class WorkerError(RuntimeError):
@@ -66,16 +71,25 @@ class Worker:
         A subclass of `Side`, which the process imports by its module's name.
     keep_memory : bool
         Tell glibc to keep freed memory.
+    keep_spinning : bool
+        Have idle threads wait as PyTorch's do, also on our side.
     **options
         What ``side`` is made with; plain values.
     """
 
-    def __init__(self, side: type[Side], keep_memory: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        side: type[Side],
+        keep_memory: bool = False,
+        keep_spinning: bool = False,
+        **options: Any,
+    ) -> None:
+        kept = (KEEP_MEMORY if keep_memory else {}) | (KEEP_SPINNING if keep_spinning else {})
         self.name = side.__name__
         self.process = subprocess.Popen(
             [sys.executable, __file__, side.__module__, side.__name__, json.dumps(options)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **(KEEP_MEMORY if keep_memory else {})},
+            env={**os.environ, **kept},
         )  # fmt: skip
 
     def send(self, method: str, **arguments: Any) -> None:
