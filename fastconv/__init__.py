@@ -11,6 +11,7 @@ from fastconv.version import __version__
 
 if TYPE_CHECKING:
     from fastconv import (
+        applications,
         backend,
         callbacks,
         datasets,
@@ -49,16 +50,15 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "own", "utils",
+    "applications", "backend", "callbacks", "datasets", "functional", "initializers", "layers",
+    "losses", "metrics", "models", "optimizers", "own", "utils",
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
-    "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
+    "Dataset", "Input", "Model", "Sequential", "__version__", "applications", "backend",
+    "callbacks", "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
     "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
-    "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config", "utils",
+    "set_floatx", "set_num_threads", "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 
