@@ -56,9 +56,9 @@ _MODULES = {
 
 __all__ = [
     "Dataset", "Input", "Model", "Sequential", "__version__", "applications", "backend",
-    "callbacks", "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
-    "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
-    "set_floatx", "set_num_threads", "set_random_seed", "show_config", "utils",
+    "callbacks", "check_gradients", "datasets", "floatx", "functional", "get_num_threads",
+    "initializers", "layers", "load_model", "losses", "metrics", "models", "optimizers", "own",
+    "save_model", "set_floatx", "set_num_threads", "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

@@ -469,7 +469,7 @@ PARTS = {
     "scaling": ["image"],
     "memory": ["lenet5_1"],
     "import": ["numpy"],
-    "feeding": ["input", "callbacks", "folder"],
+    "feeding": ["input", "callbacks", "folder", "command"],
     "peak": [],
 }
 

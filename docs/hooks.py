@@ -104,9 +104,18 @@ def _reference(name: str) -> str:
     module = _module(name)
     lines = [f"# {_title(name)}", "", module.__doc__ or "", ""]
     for path in _documented(module):
-        lines += [f"::: {path}", "    options:", "      show_root_heading: true",
+        if (home := _home(path)) != name:
+            lines += [f"- `{path.rpartition('.')[2]}`: see [{_title(home)}]({_page(home)})"]
+            continue
+        lines += ["",f"::: {path}", "    options:", "      show_root_heading: true",
                   "      show_root_toc_entry: true", ""]  # fmt: skip
     return "\n".join(lines)
+
+
+def _home(path: str) -> str:
+    """The module of whose page a name is; the package itself has what no other has."""
+    found = (name for name in MODULES[1:] if path in _documented(_module(name)))
+    return next(found, MODULES[0])
 
 
 def _documented(module: ModuleType) -> list[str]:
