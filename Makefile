@@ -14,7 +14,7 @@ EXTRAS := $(if $(filter-out demo,$(MAKECMDGOALS))$(wildcard $(VENV)/.dev),dev,de
 # nothing but .venv is seen, whatever the caller's shell has set
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build demo test lint format sanitize bench wheel dist clean distclean
+.PHONY: help venv build demo test lint format docs sanitize bench wheel dist clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -75,6 +75,9 @@ format: $(VENV)/.$(EXTRAS) ## let ruff and clang-format correct what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
+
+docs: build ## build the documentation site into out/site, with every link checked
+	$(BIN)/python -m mkdocs --quiet build
 
 # The sanitizers' runtime must be the first thing that the interpreter loads, with libstdc++ beside
 # it, which it asks for __cxa_throw before numpy brings it in. Any report ends the process.

@@ -5,6 +5,8 @@
 - *Bar and callbacks*: epochs with and without, in turns.
 - *Folder*: `image_dataset_from_directory` with augmentation, beside the same images as an array
   that lies ready, in turns. The JPEGs are drawn anew: smooth random pictures.
+- *Command*: the training of `fastconv train`, which writes a table and a backup every epoch, beside
+  the same `fit` alone, in turns; and the whole command, with all that it reads and writes.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from fastconv import backend, callbacks, utils
 
 BATCH = 64
 FOLDER_BATCH = 32
+EPOCHS = 5  # of the command
 QUALITY = 90  # of the JPEGs
 
 
@@ -179,11 +182,48 @@ def pictures(rounds: int, count: int, size: int, folder: Path) -> list[dict[str,
     return [{"name": name, "images": count, "seconds": times[name]} for name in tasks]
 
 
+# -- the command ----------------------------------------------------------------------------------
+
+
+def command(rounds: int, count: int, folder: Path) -> list[dict[str, Any]]:
+    from fastconv.commands._training import Training
+    from fastconv.commands.train import DEFAULTS
+    from fastconv.datasets import idx
+
+    data = folder / "idx"
+    data.mkdir()
+    for split, n in (("train", count), ("t10k", count // 6)):
+        x, y = digits(n)
+        idx.write_idx(data / f"{split}-images-idx3-ubyte", x)
+        idx.write_idx(data / f"{split}-labels-idx1-ubyte", y.astype(np.uint8))
+    options = {**DEFAULTS, "data": str(data), "epochs": EPOCHS, "batch_size": BATCH}
+    times: dict[str, list[float]] = {"fit alone": [], "its fit": [], "the whole command": []}
+    for _ in range(rounds + 1):
+        with contextlib.redirect_stdout(io.StringIO()):
+            start = time.perf_counter()
+            training = Training.fresh(folder / "out", options, overwrite=True)
+            training.run(0)
+            times["the whole command"].append(time.perf_counter() - start)
+            times["its fit"].append(training.seconds)
+            model = training._model()
+        train, held = training.data.train, training.data.held
+
+        def alone(model: Any = model, train: Any = train, held: Any = held) -> None:
+            model.fit(
+                train.images, train.labels, batch_size=BATCH, epochs=EPOCHS, verbose=0,
+                validation_data=(held.images, held.labels),
+            )  # fmt: skip
+
+        times["fit alone"].append(seconds(alone))
+    print("  fastconv train: done", flush=True)
+    return [{"name": name, "seconds": values[1:]} for name, values in times.items()]
+
+
 # -- the report -----------------------------------------------------------------------------------
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Measure the three."""
+    """Measure the four."""
     fc.set_num_threads(args.threads)
     count = 640 if args.quick else 60_000
     data: dict[str, Any] = {}
@@ -234,6 +274,21 @@ def run(args: argparse.Namespace) -> Report:
                          f"{images / middle(r['seconds']):.0f}",
                          f"{100 * base / middle(r['seconds']):.1f}"]
                         for r in data["folder"]
+                    ],
+                )
+            )  # fmt: skip
+        if common.chosen("command", args.only):
+            images = count if args.quick else 6000
+            data["command"] = command(args.rounds, images, folder)
+            base = middle(data["command"][0]["seconds"])
+            tables.append(
+                Table(
+                    f"fastconv train: LeNet-5, {EPOCHS} epochs of {images:,} images, validated",
+                    ["", "median s", "least s", "more than fit alone %"],
+                    [
+                        [r["name"], f"{middle(r['seconds']):.3f}", f"{min(r['seconds']):.3f}",
+                         f"{100 * (middle(r['seconds']) / base - 1):.1f}"]
+                        for r in data["command"]
                     ],
                 )
             )  # fmt: skip

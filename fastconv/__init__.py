@@ -11,6 +11,7 @@ from fastconv.version import __version__
 
 if TYPE_CHECKING:
     from fastconv import (
+        applications,
         backend,
         callbacks,
         datasets,
@@ -53,16 +54,16 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "own", "serving", "utils",
+    "applications", "backend", "callbacks", "datasets", "functional", "initializers", "layers",
+    "losses", "metrics", "models", "optimizers", "own", "serving", "utils",
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
-    "check_gradients", "datasets", "dtype_policy", "floatx", "functional", "get_num_threads",
-    "initializers", "layers", "load_model", "losses", "metrics", "models", "optimizers", "own",
-    "save_model", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
-    "set_random_seed", "show_config", "utils",
+    "Dataset", "Input", "Model", "Sequential", "__version__", "applications", "backend",
+    "callbacks", "check_gradients", "datasets", "dtype_policy", "floatx", "functional",
+    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "models",
+    "optimizers", "own", "save_model", "serving", "set_dtype_policy", "set_floatx",
+    "set_num_threads", "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

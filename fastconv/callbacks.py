@@ -140,7 +140,8 @@ class EarlyStopping(_Monitor):
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.stopped_epoch and self.verbose:
             print(f"Epoch {self.stopped_epoch + 1}: early stopping")
-        if self.best_weights is not None:
+        interrupted = self.run is not None and self.run.interrupted  # then it may yet go on
+        if self.best_weights is not None and not interrupted:
             if self.verbose:
                 print(f"Restoring the weights of the best epoch, {self.best_epoch + 1}")
             self.model.set_weights(self.best_weights)

@@ -1,26 +1,33 @@
-"""The command ``fastconv`` and its commands: COMMANDS below.
+"""The command ``fastconv`` and its subcommands, from `demo` and `train` to `verify-run`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
 on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
 """
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from fastconv.serving.errors import SessionError
 from fastconv.version import __version__
 
 # fastconv.commands.<name>, - as _: SUMMARY, EXAMPLES, add_arguments, run
-COMMANDS = ("demo", "info", "predict", "serve", "doctor", "deploy", "bench", "verify-run")
+COMMANDS = (
+    "demo", "train", "evaluate", "export", "predict", "serve", "doctor", "deploy", "info", "bench",
+    "verify-run",
+)  # fmt: skip
 FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit codes
 
 EPILOG = """examples:
   fastconv demo                          train, export, prove and predict, on real digits
+  fastconv train photos --out shapes     train on a folder of pictures, a folder per class
+  fastconv evaluate model.onnx photos    what a network knows of its classes
+  fastconv export model.fc model.onnx    a saved model as ONNX, proved
   fastconv info                          what this build runs on
   fastconv info model.onnx               what a file holds
   fastconv predict model.onnx digit.png  ask an exported network
@@ -33,7 +40,22 @@ EPILOG = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong, and what was probably meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            known = [word for action in self._actions for word in action.option_strings]
+            named = rest[0].partition("=")[0]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(named, known)}")
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            name = action.metavar or "/".join(action.option_strings)
+            words = f"{name}: invalid choice: {value!r}{_meant(str(value), known)}"
+            raise argparse.ArgumentError(None, f"{words} (there are: {', '.join(known)})")
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"fastconv: {message} (see {self.prog} --help)\n")
@@ -62,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(error, sys.stderr)
         return WRONG
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _module(command: str) -> ModuleType:

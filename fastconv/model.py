@@ -63,6 +63,12 @@ class Model:
     inputs, outputs : Tensor or list of Tensor
         ``Input(...)`` and what layers made of it.
     name : str, optional
+
+    Attributes
+    ----------
+    class_names : list of str or None
+        What the classes of the (first) output are called. Set it, and saved models and exported
+        files carry it.
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None) -> None:
@@ -78,6 +84,7 @@ class Model:
         self._settings: tuple[Any, ...] | None = None
         self.stop_training = False
         self.history: History | None = None  # of the last `fit`
+        self.class_names: list[str] | None = None
 
     @classmethod
     def from_graph(cls, graph: Graph, name: str | None = None) -> "Model":
@@ -906,6 +913,7 @@ class Model:
         """
         from fastconv.onnx import export
 
+        options = {"class_names": self.class_names, **options}
         with self._lock:
             return export(self.graph, path, name=self.name, **options)
 

@@ -45,6 +45,7 @@ def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBas
     """
     curves: Mapping[str, Sequence[float]] = getattr(history, "history", history)
     names = [name for name in curves if not name.startswith("val_") and len(curves[name])]
+    names = [name for name in names if name != "learning_rate"]
     if not names:
         raise ValueError("the history is empty: train the model first")
     figure = figure or new_figure(4.2 * len(names), 3.2)
@@ -160,6 +161,70 @@ def plot_filters(layer: "Layer", figure: "FigureBase | None" = None) -> "FigureB
     if picture is not None:
         figure.colorbar(picture, ax=grid, shrink=0.9, pad=0.02, label="weight")
     return figure
+
+
+def plot_confusion_matrix(
+    matrix: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+    figure: "FigureBase | None" = None,
+) -> "FigureBase":
+    """True classes by predicted ones: counts, and shares of a row, blue what is right, orange what
+    is not.
+
+    Parameters
+    ----------
+    matrix : ndarray of int, (classes, classes)
+        Row by row a true class, column by column what it was taken for.
+    class_names : sequence of str, optional
+        Default: the numbers of the classes.
+    title : str
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    matrix = np.asarray(matrix)
+    count = len(matrix)
+    if matrix.shape != (count, count) or not count:
+        raise ValueError(f"a confusion matrix has as many rows as columns, not {matrix.shape}")
+    names = list(class_names) if class_names is not None else [str(i) for i in range(count)]
+    size, longest = min(2.4 + 0.62 * count, 14), max(map(len, names))
+    figure = figure or new_figure(size + min(0.09 * longest, 3), size)
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = np.where(np.eye(count, dtype=bool), shares, -shares)
+    axes.imshow(shown, cmap=_diverging(), vmin=-1, vmax=1)
+    font = 11 if count <= 6 else 9 if count <= 12 else 6.5
+    for row, column in np.ndindex(matrix.shape):
+        if count <= 30 and matrix[row, column]:
+            dark = shares[row, column] > 0.55
+            text = f"{matrix[row, column]:,}"
+            if count <= 12:
+                text += f"\n{100 * shares[row, column]:.0f} %"
+            axes.text(
+                column, row, text, ha="center", va="center", fontsize=font,
+                color="white" if dark else "#1f2937",
+            )  # fmt: skip
+    if count <= 60:
+        turned = longest * count > 60
+        options: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(count), names, fontsize=font, **(options if turned else {}))
+        axes.set_yticks(range(count), names, fontsize=font)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=11)
+    return figure
+
+
+def _diverging() -> Any:
+    """From orange through nearly white to blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("right_or_wrong", [ORANGE, "#f3f4f6", BLUE])
 
 
 def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "FigureBase":

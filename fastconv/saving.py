@@ -3,7 +3,8 @@
 ::
 
     metadata.json            {"format": 1, "fastconv": version, "weights_sha256": fingerprint}
-    config.json              class, name, graph, compile settings (or null)
+    config.json              class, name, graph, compile settings (or null), and class names where
+                             the model has them
     model.safetensors        the parameters, by name
     optimizer.safetensors    the optimizer's state by name, and "iterations" (compiled models only)
 
@@ -59,7 +60,7 @@ def save_model(model: "Model", path: StrPath) -> None:
     ----------
     model : Model
     path : str or path-like
-        Usually ends in ``.fastconv``; whatever stands there is replaced.
+        Usually ends in ``.fastconv`` or ``.fc``; whatever stands there is replaced.
 
     Raises
     ------
@@ -93,12 +94,14 @@ def _write(model: "Model", file: IO[bytes]) -> None:
             "build the network from layers, with fc.Model(inputs, outputs)"
         )
     compiled = model.compile_config()
-    config = {
+    config: dict[str, Any] = {
         "class": type(model).__name__,
         "name": model.name,
         "graph": model.graph.to_config(),
         "compile": compiled,
     }
+    if model.class_names is not None:
+        config["class_names"] = _names(model.class_names)
     metadata = {
         "format": FORMAT,
         "fastconv": __version__,
@@ -114,6 +117,12 @@ def _write(model: "Model", file: IO[bytes]) -> None:
             iterations = np.array(model.optimizer.iterations, np.int64)
             state = {**model.optimizer.variables(model.parameters()), ITERATIONS: iterations}
             _add(archive, OPTIMIZER, _to_tensors(state))
+
+
+def _names(names: Any) -> list[str]:
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names is a list of strings, not {names!r}")
+    return list(names)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -236,6 +245,8 @@ def _model(
         with parameters_from(parameters):
             graph = Graph.from_config(config["graph"], classes["Model"].from_config)
         model = classes[kind].from_graph(graph, config["name"])
+        if "class_names" in config:
+            model.class_names = _names(config["class_names"])
     live = {parameter.name: parameter.value for parameter in model.parameters()}
     _copy(parameters, live, PARAMETERS)
     return model

@@ -473,7 +473,7 @@ PARTS = {
     "memory": ["lenet5_1"],
     "policies": ["lenet5_1"],
     "import": ["numpy"],
-    "feeding": ["input", "callbacks", "folder"],
+    "feeding": ["input", "callbacks", "folder", "command"],
     "peak": [],
 }
 

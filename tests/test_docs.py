@@ -3,6 +3,7 @@ their how-tos are followed step by step."""
 
 import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -17,12 +18,14 @@ import test_gradients
 
 import fastconv as fc
 from fastconv import layer, layers
+from fastconv.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path for folder in ("", "docs", "csrc", "benchmarks") for path in (ROOT / folder).glob("*.md")
 )
 HOW_TO = ROOT / "CONTRIBUTING.md"  # its Python is followed by the tests at the end
+FOLLOWED = ("first_hour.md", "command_line.md")  # their commands run, too
 GUIDE = ROOT / "docs" / "gradients.md"  # its Python is run by test_reference.py
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"\.(py|pyx|pyi|pxd|c|h|inl|md|svg|toml|txt|yaml)$")
@@ -32,11 +35,15 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def blocks(page: Path) -> list[tuple[int, str, str]]:
+    """Line number, language and text of every block."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, m.start(2)), *m.groups()) for m in FENCE.finditer(text)]
+
+
 def python_blocks(page: Path) -> list[tuple[int, str]]:
     """Line number and text of every Python block."""
-    text = page.read_text(encoding="utf-8")
-    found = ((text.count("\n", 0, m.start(2)), *m.groups()) for m in FENCE.finditer(text))
-    return [(line, code) for line, language, code in found if language == "python"]
+    return [(line, code) for line, language, code in blocks(page) if language == "python"]
 
 
 @pytest.fixture
@@ -130,6 +137,27 @@ def test_every_operator_is_in_the_table_of_kernels(tmp_path: Path) -> None:
     assert listed == written
 
 
+def test_every_page_is_in_the_site() -> None:
+    pages = re.findall(r"^ +- [^:]+: (\S+\.md)$", text_of("mkdocs.yml"), re.MULTILINE)
+    written = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert len(set(pages)) == len(pages)
+    assert written - set(pages) == set()
+    made = set(re.findall(r'"(\w+\.md)"', text_of("docs/hooks.py")))  # from outside docs/
+    reference = {page for page in pages if page.startswith("reference")}
+    assert set(pages) - written - made == reference - made
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    pages = set(re.findall(r": reference_(\w+)\.md$", text_of("mkdocs.yml"), re.MULTILINE))
+    modules = {n for n in fc.__all__ if isinstance(getattr(fc, n), ModuleType)}
+    assert pages == modules | {"fastconv", "onnx"}
+
+
+def test_every_command_is_in_its_page() -> None:
+    named = re.findall(r"^\| `fastconv ([\w-]+)", text_of("docs/command_line.md"), re.MULTILINE)
+    assert sorted(named) == sorted(COMMANDS)
+
+
 # -- the pages' Python ----------------------------------------------------------------------------
 
 
@@ -151,8 +179,13 @@ def test_python_runs(
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": f"page_{page.stem}"}
-    for line, code in python_blocks(page):
-        exec(compile("\n" * line + code, str(page), "exec"), names)
+    for line, language, code in blocks(page):
+        if language == "python":
+            exec(compile("\n" * line + code, str(page), "exec"), names)
+        elif language == "sh" and page.name in FOLLOWED:
+            for command in code.splitlines():
+                assert command.startswith("fastconv "), command
+                assert main(shlex.split(command)[1:]) == 0, command
 
 
 # -- how to add a layer ---------------------------------------------------------------------------

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   fastconv bench                         the limits of this machine alone
   fastconv bench resnet20                a training step of a built-in network
   fastconv bench model.fastconv --inference --batch 1 --threads 1
-  fastconv bench vgg --steps --json vgg.json --png vgg.png
+  fastconv bench cifar-vgg --steps --json vgg.json --png vgg.png
 """
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "network",
         nargs="?",
         metavar="NETWORK",
-        help="a saved model, or lenet5, mnist, vgg or resnet20; without it the limits alone",
+        help="a saved model, or lenet5, mnist, cifar-vgg or resnet20; without it the limits alone",
     )
     purpose = parser.add_mutually_exclusive_group()
     purpose.add_argument(
@@ -94,16 +94,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _network(name: str) -> tuple[Any, int]:
     """The model, and the batch that it is usually trained with."""
-    from fastconv.commands._networks import NETWORKS
+    from fastconv.commands._networks import NETWORKS, named
     from fastconv.model import load_model
 
-    if name in NETWORKS:
-        make, batch = NETWORKS[name]
-        model = make()
+    if name.replace("_", "-") in NETWORKS:
+        network = named(name)
+        model = network.make()
         model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
-        return model, batch
+        return model, network.batch
     if not Path(name).exists() and Path(name).name == name and not Path(name).suffix:
-        raise ValueError(f"no file {name!r}, and no network either: {', '.join(NETWORKS)}")
+        try:
+            named(name)
+        except ValueError as error:
+            raise ValueError(f"no file {name!r}, and {error}") from None
     return load_model(name), 32
 
 

@@ -16,7 +16,7 @@ from fastconv.files import size_text
 SUMMARY = "show what this build runs on, or what a file holds"
 EXAMPLES = """examples:
   fastconv info
-  fastconv info model.fastconv
+  fastconv info model.fc
   fastconv info model.onnx
 """
 ZIP_MAGIC = b"PK"
@@ -46,6 +46,8 @@ def _model(path: str) -> list[str]:
     words = [f"{path}: a model of fastconv, {size_text(os.path.getsize(path))}", ""]
     model.summary(print_fn=words.append)
     words.append(f"Weights: sha256 {model.fingerprint()}")
+    if names := model.class_names:
+        words.append(f"Classes: {len(names)}: {', '.join(names)}")
     settings = model.compile_config()
     if settings is None:
         return [*words, "Not compiled"]

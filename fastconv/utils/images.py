@@ -145,7 +145,10 @@ def read_image(
     path: str, mode: str, size: tuple[int, ...], interpolation: str = "bilinear",
     fit: str = "stretch",
 ) -> np.ndarray:  # fmt: skip
-    """One picture, resized; a JPEG is decoded no larger than it must be.
+    """One picture as viewers show it, resized; a JPEG is decoded no larger than it must be.
+
+    Photographs are turned as their EXIF entry says, and transparent parts lie over white, as
+    `fastconv predict` reads them.
 
     Raises
     ------
@@ -158,9 +161,9 @@ def read_image(
     how = Image.Resampling[FILTERS[interpolation]]
     try:
         with Image.open(path) as image:
-            if fit == "stretch":
-                image.draft(mode, (width, height))
-            picture = image.convert(mode)
+            if fit == "stretch":  # of a square at least, for the picture may yet be turned
+                image.draft(mode, (max(size), max(size)))
+            picture = _as_seen(image, mode)
         if fit == "crop":
             picture = ImageOps.fit(picture, (width, height), how)
         elif fit == "pad":
@@ -170,6 +173,19 @@ def read_image(
         return np.asarray(picture).reshape(height, width, CHANNELS[mode])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"{path}: not a picture that can be read: {error}") from error
+
+
+def _as_seen(image: Any, mode: str) -> Any:
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if mode != "RGBA" and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        image = image.point(lambda level: level / 257).convert("L")
+    return image.convert(mode)
 
 
 def _check_pillow() -> None:
@@ -188,9 +204,9 @@ def _index(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     if labels is None:
-        return _some(_pictures(folder, follow), folder), None, []
+        return _some(pictures_below(folder, follow), folder), None, []
     if not isinstance(labels, str):
-        paths = _some(_pictures(folder, follow), folder)
+        paths = _some(pictures_below(folder, follow), folder)
         numbers = np.asarray(labels)
         if numbers.shape != (len(paths),) or numbers.dtype.kind not in "iu":
             raise ValueError(f"labels: {len(paths)} files need as many integers")
@@ -201,12 +217,13 @@ def _index(
     names = list(class_names) if class_names is not None else there
     for name in names:
         shapes.choice(name, there, f"class folder of {folder}")
-    by_class = [_pictures(folder / name, follow) for name in names]
+    by_class = [pictures_below(folder / name, follow) for name in names]
     paths = _some([path for found in by_class for path in found], folder)
     return paths, np.repeat(np.arange(len(names)), list(map(len, by_class))), names
 
 
-def _pictures(folder: Path, follow: bool) -> list[str]:
+def pictures_below(folder: Path, follow: bool = False) -> list[str]:
+    """The files below a folder whose names are those of pictures, sorted."""
     found = []
     for root, folders, files in os.walk(folder, followlinks=follow):
         folders.sort()

@@ -1,0 +1,401 @@
+"""`fastconv train`, `evaluate` and `export` as a user meets them: real processes, real files."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from pictures import KINDS, write_folder
+from PIL import Image
+from test_cli import complains, inside, says
+
+import fastconv as fc
+from fastconv.commands._scores import Scores, probabilities
+from fastconv.datasets import idx
+
+FILES = {
+    "model.fc", "model.onnx", "history.csv", "curves.png", "confusion.png", "training.json",
+    "README.md", "backup",
+}  # fmt: skip
+QUICK = ("--model", "lenet5", "--size", 16, "--threads", 1)
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "fastconv", "train", *map(str, arguments)]
+
+
+def process(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """200 pictures of three classes, of many sizes, PNG and JPEG."""
+    return write_folder(tmp_path_factory.mktemp("photos"), 200)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("few"), 24, KINDS[:2], seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """A network trained as the documents say, its folder and what was printed."""
+    out = tmp_path_factory.mktemp("trained") / "shapes"
+    printed = process(
+        photos, "--model", "cifar-vgg", "--epochs", 20, "--flip", "--shift", 2, "--out", out
+    )
+    return out, printed
+
+
+# ---- 200 photographs ----
+
+
+def test_every_file_is_there_and_says_the_same(trained, photos):
+    out, printed = trained
+    assert {path.name for path in out.iterdir()} == FILES
+    told = json.loads((out / "training.json").read_text())
+    assert told["state"] == "finished"
+    assert told["classes"] == list(KINDS)
+    assert told["results"]["images"] == 39  # a fifth of each class
+    assert told["results"]["accuracy"] >= 0.9
+    assert f"Accuracy: {100 * told['results']['accuracy']:.2f} %" in printed
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert len(rows) == 20
+    assert float(rows[-1]["val_loss"]) == pytest.approx(told["history"]["val_loss"][-1])
+    model = fc.load_model(out / "model.fc")
+    assert model.class_names == list(KINDS)
+    assert model.fingerprint() == told["weights_sha256"]
+    names = {p.key: p.value for p in onnx.load(out / "model.onnx").metadata_props}
+    assert json.loads(names["fastconv.class_names"]) == list(KINDS)
+    for name, least in (("curves.png", 400), ("confusion.png", 300)):
+        with Image.open(out / name) as image:
+            assert min(image.size) >= 300
+            assert max(image.size) >= least
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20  # something is drawn
+
+
+def test_the_card_tells_how_to_use_it(trained, photos, tmp_path, monkeypatch):
+    out, _ = trained
+    card = (out / "README.md").read_text(encoding="utf-8")
+    told = json.loads((out / "training.json").read_text())
+    assert f"{100 * told['results']['accuracy']:.2f} %" in card
+    assert all(kind in card for kind in KINDS)
+    assert "--model cifar-vgg --flip --shift 2" in card
+    for name in re.findall(r"\]\(([^)]+)\)", card):
+        assert (out / name).exists()
+    monkeypatch.chdir(out)  # its Python runs as it stands
+    images = np.full((2, 3, 32, 32), 90, np.float32)
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(code, {"images": images})
+
+
+def test_evaluate_agrees_on_both_files_with_the_training(trained, photos, tmp_path):
+    out, _ = trained
+    found = []
+    for name in ("model.fc", "model.onnx"):
+        text = says(
+            "evaluate", out / name, photos, "--json", tmp_path / f"{name}.json",
+            "--png", tmp_path / "c.png", run=inside,
+        )  # fmt: skip
+        assert "true \\ predicted" in text
+        found.append(json.loads((tmp_path / f"{name}.json").read_text()))
+        assert (tmp_path / "c.png").stat().st_size > 5000
+    one, other = found
+    assert one["images"] == 200
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert one["confusion_matrix"] == other["confusion_matrix"]
+    # the model's own evaluate, on the same pixels, agrees
+    model = fc.load_model(out / "model.fc")
+    data = fc.utils.image_dataset_from_directory(
+        photos, image_size=(32, 32), shuffle=False, verbose=False
+    )
+    loss, accuracy = model.evaluate(data, verbose=0)
+    assert (one["loss"], one["accuracy"]) == pytest.approx((loss, accuracy), rel=1e-4)
+
+
+def test_predict_sees_what_training_saw(trained, tmp_path):
+    out, _ = trained
+    write_folder(tmp_path / "new", 12, seed=5)
+    paths = sorted((tmp_path / "new").rglob("*.*"))
+    results = json.loads(says("predict", out / "model.onnx", *paths, "--json", run=inside))
+    right = [
+        r["predictions"][0]["class"] == p.parent.name for r, p in zip(results, paths, strict=True)
+    ]
+    assert sum(right) >= 10
+
+
+def test_info_shows_the_model(trained):
+    text = says("info", trained[0] / "model.fc", run=inside)
+    assert "a model of fastconv" in text
+    assert "Classes: 3: circle, square, triangle" in text
+    assert "adam" in text
+
+
+def test_export_writes_it_in_another_form(trained, tmp_path):
+    path = tmp_path / "nhwc.onnx"
+    text = says(
+        "export", trained[0] / "model.fc", path, "--input-layout", "nhwc", "--opset", 13,
+        "--fold-batch-norm", "--output", "logits", run=inside,
+    )  # fmt: skip
+    assert "ONNX opset 13" in text
+    assert "BatchNormalization" not in text
+    assert [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim][1:] == [
+        32, 32, 3,
+    ]  # fmt: skip
+    assert "fastconv.class_names" in {p.key for p in onnx.load(path).metadata_props}
+    line = complains("export", trained[0] / "model.fc", path, "--class-names", "a,b")
+    assert "2 class_names for an output of 3" in line
+    assert "did you mean 'nhwc'" in complains("export", "a", "b", "--input-layout", "nhw")
+
+
+# ---- runs that end early ----
+
+
+def test_interrupted_it_writes_what_it_has_and_goes_on(few, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = (*QUICK, "--epochs", 3000, "--patience", 2999)
+    child = subprocess.Popen(
+        command(few, *options, "--out", broken), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    for line in child.stdout:
+        if line.startswith("Epoch 4/"):
+            break
+    child.send_signal(signal.SIGINT)
+    printed, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert "Go on with:" in printed
+    assert {path.name for path in broken.iterdir()} == FILES
+    told = json.loads((broken / "training.json").read_text())
+    assert told["state"] == "interrupted"
+    done = told["epochs_done"]
+    assert 3 <= done < 3000
+    assert f"Interrupted after {done} of 3000 epochs" in (broken / "README.md").read_text()
+    epochs = done + 5
+    assert inside("train", "--resume", "--epochs", epochs, "--out", broken).returncode == 0
+    assert inside("train", few, *QUICK, "--epochs", epochs, "--patience", 2999, "--out", whole
+                  ).returncode == 0  # fmt: skip
+    one, other = (json.loads((p / "training.json").read_text()) for p in (whole, broken))
+    assert one["weights_sha256"] == other["weights_sha256"]
+    assert one["history"] == other["history"]
+    assert (whole / "history.csv").read_text() == (broken / "history.csv").read_text()
+
+
+def test_killed_in_an_epoch_it_ends_with_the_same_bits(few, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = (few, *QUICK, "--flip", "--brightness", 0.2, "--batch-size", 4, "--save-every", 2)
+    child = subprocess.Popen(
+        command(*options, "--epochs", 2000, "--out", killed), stdout=subprocess.PIPE, text=True
+    )
+    for line in child.stdout:
+        if line.startswith("Epoch 3/"):
+            break
+    time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert not (killed / "model.fc").exists()
+    done = len((killed / "history.csv").read_text().splitlines())
+    for out, more in ((killed, ["--resume"]), (whole, options)):
+        assert inside("train", *more, "--epochs", done + 3, "--out", out).returncode == 0
+    one, other = (json.loads((p / "training.json").read_text()) for p in (whole, killed))
+    assert one["weights_sha256"] == other["weights_sha256"]
+    # a finished one goes on with more epochs, and refuses less and other options
+    assert "finished, after" in complains("train", "--resume", "--out", killed)
+    line = complains("train", "--resume", "--epochs", 4000, "--seed", 3, "--out", killed)
+    assert "--seed 0, not 3" in line
+    assert "--resume goes on with it, --overwrite replaces it" in complains(
+        "train", few, "--out", killed
+    )
+
+
+def test_changed_pictures_are_refused(few, tmp_path):
+    folder = write_folder(tmp_path / "own", 12, KINDS[:2])
+    out = tmp_path / "out"
+    assert inside("train", folder, *QUICK, "--epochs", 1, "--out", out).returncode == 0
+    Image.new("RGB", (50, 50), "red").save(sorted(folder.rglob("*.png"))[0])
+    done = inside("train", "--resume", "--epochs", 2, "--out", out)
+    assert done.returncode == 2
+    assert "the data have changed" in done.stderr
+
+
+def test_patience_takes_the_best_weights(few, tmp_path):
+    out = tmp_path / "out"
+    done = inside("train", few, *QUICK, "--epochs", 200, "--patience", 2, "--learning-rate", 0.01,
+                  "--balance", "--out", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads((out / "training.json").read_text())
+    losses = told["history"]["val_loss"]
+    assert len(losses) < 200
+    assert told["results"]["loss"] == pytest.approx(min(losses), rel=1e-4)
+
+
+# ---- data ----
+
+
+def test_broken_pictures_are_counted_and_left_out_when_asked(tmp_path):
+    folder = write_folder(tmp_path / "own", 20, KINDS[:2])
+    (folder / "circle" / "torn.jpg").write_bytes(b"no picture")
+    whole = (folder / "square" / "001.png").read_bytes()
+    (folder / "square" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    line = complains("train", folder, *QUICK, "--epochs", 1, "--out", out)
+    assert "2 files cannot be read" in line
+    assert "torn.jpg" in line
+    assert "cut.png" in line
+    assert "--skip-broken leaves them out" in line
+    assert not out.exists()
+    done = inside("train", folder, *QUICK, "--epochs", 1, "--skip-broken", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "Left out: 2 files cannot be read" in done.stdout
+    told = json.loads((out / "training.json").read_text())
+    assert told["results"]["images"] == 4
+    assert "1 file cannot be read" not in complains("evaluate", out / "model.fc", folder)
+
+
+def test_pictures_that_do_not_fit_in_memory_are_read_as_they_are_needed(few, tmp_path, monkeypatch):
+    from fastconv.commands import _pictures
+
+    options = ("train", few, *QUICK, "--epochs", 2, "--shift", 1)
+    assert inside(*options, "--out", tmp_path / "kept").returncode == 0
+    monkeypatch.setattr(_pictures, "MEMORY", 1000)
+    assert inside(*options, "--out", tmp_path / "read").returncode == 0
+    one, other = (
+        json.loads((tmp_path / n / "training.json").read_text()) for n in ("kept", "read")
+    )
+    assert one["weights_sha256"] == other["weights_sha256"]
+
+
+def test_folders_of_parts(tmp_path):
+    for part, count in (("train", 12), ("val", 6), ("test", 8)):
+        write_folder(tmp_path / "data" / part, count, KINDS[:2], seed=count)
+    out = tmp_path / "out"
+    done = inside("train", tmp_path / "data", *QUICK, "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "On the 8 images of the test set" in done.stdout
+    assert re.search(r"all +12 +6 +8", done.stdout)
+    assert "on " in says("evaluate", out / "model.fc", tmp_path / "data", run=inside)
+
+
+def test_idx_files(tmp_path, rng):
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for split, n in (("train", 60), ("t10k", 20)):
+        y = np.arange(n, dtype=np.uint8) % 3
+        x = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8) + 90 * (y % 2)[:, None, None]
+        idx.write_idx(folder / f"{split}-images-idx3-ubyte", x.astype(np.uint8))
+        idx.write_idx(folder / f"{split}-labels-idx1-ubyte.gz", y)
+    out = tmp_path / "out"
+    done = inside("train", folder, "--model", "lenet5", "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "images of 28×28×1" in done.stdout
+    text = says("evaluate", out / "model.onnx", folder, run=inside)
+    assert "of 20 wrong" in text
+
+
+def test_photographs_are_read_as_they_are_seen(tmp_path):
+    from fastconv.utils.images import read_image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    seen = read_image(str(tmp_path / "a.png"), "L", (40, 20))[..., 0]
+    assert (seen[:18] == 255).all()
+    assert (seen[22:] == 0).all()
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(str(tmp_path / "clear.png"), "RGB", (4, 4)) == 255).all()
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "wide.png")
+    assert abs(int(read_image(str(tmp_path / "wide.png"), "L", (4, 4))[0, 0, 0]) - 127) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "o"], "what to train on?"),
+        (["nowhere", "--out", "o"], "nowhere: no such folder"),
+        (["FEW", "--out", "o", "--model", "lenet"], "'lenet'; did you mean 'lenet5'"),
+        (["FEW", "--out", "o", "--optimizer", "adan"], "did you mean 'adam'"),
+        (["FEW", "--out", "o", "--fit", "streched"], "did you mean 'stretch'?"),
+        (["FEW", "--out", "o", "--epcohs", "3"], "--epcohs 3; did you mean '--epochs'?"),
+        (["FEW", "--out", "o", "--size", "axb"], "is not a size such as 64 or 48x64"),
+        (["FEW", "--out", "o", "--brightness", "2"], "is not a number from 0 to 1"),
+        (["FEW/circle", "--out", "o"], "a folder for each of two or more classes is needed: none"),
+        (["--resume", "--out", "o"], "no training was begun in o"),
+        (["FEW"], "--out"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments(arguments, words, few, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = complains("train", *(str(few) + a[3:] if a.startswith("FEW") else a for a in arguments))
+    assert words in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_wrong_commands():
+    assert "did you mean 'train'?" in complains("trian")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"options": {}}'])
+def test_a_damaged_record(content, tmp_path):
+    (tmp_path / "training.json").write_text(content)
+    assert "training.json: damaged" in complains("train", "--resume", "--out", tmp_path)
+
+
+def test_classes_of_the_data_are_those_of_the_network(trained, tmp_path):
+    folder = write_folder(tmp_path / "own", 6)
+    (folder / "circle").rename(folder / "circles")
+    line = complains("evaluate", trained[0] / "model.onnx", folder)
+    assert "did you mean 'circle'?" in line
+    (folder / "circles").rename(tmp_path / "away")  # a class may be missing
+    text = says("evaluate", trained[0] / "model.onnx", folder, run=inside)
+    assert "circle" in text
+
+
+# ---- numbers ----
+
+
+def test_scores_are_those_of_scikit_learn(rng):
+    metrics = pytest.importorskip("sklearn.metrics")
+    labels = rng.integers(0, 4, 300)
+    scores = rng.random((300, 5))  # the fifth class never is
+    scores[np.arange(300), labels] += 0.6
+    scores /= scores.sum(1, keepdims=True)
+    found = Scores.of(list("abcde"), scores, labels)
+    guesses = scores.argmax(1)
+    names = range(5)
+    np.testing.assert_array_equal(
+        found.matrix, metrics.confusion_matrix(labels, guesses, labels=names)
+    )
+    p, r, f, _ = metrics.precision_recall_fscore_support(
+        labels, guesses, labels=names, zero_division=np.nan
+    )
+    np.testing.assert_allclose(found.precision, p)
+    np.testing.assert_allclose(found.recall, r)
+    np.testing.assert_allclose(found.f1[:4], f[:4])
+    assert found.loss == pytest.approx(metrics.log_loss(labels, scores, labels=names))
+    assert found.to_dict()["classes"][4]["recall"] is None
+    assert "–" in str(found)
+
+
+def test_kinds_of_scores():
+    logits = np.array([[0.0, 2.0], [1.0, -1.0]])
+    found = probabilities(logits)
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_allclose(found[0, 1], 1 / (1 + np.exp(-2)))
+    np.testing.assert_array_equal(probabilities(found), found)
+    np.testing.assert_allclose(probabilities(np.array([[0.25]])), [[0.75, 0.25]])
+    np.testing.assert_allclose(probabilities(np.array([[0.0], [2.0]]))[1, 1], found[0, 1])
+    with pytest.raises(ValueError, match="not a row of scores"):
+        probabilities(np.zeros((2, 3, 3)))
