@@ -25,6 +25,7 @@ OUTER = {
 MODULES = (
     "fastconv", "layers", "models", "applications", "losses", "metrics", "optimizers",
     "initializers", "callbacks", "utils", "datasets", "own", "functional", "backend", "onnx",
+    "serving",
 )  # fmt: skip
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")

@@ -276,7 +276,9 @@ def test_vector_headers_have_the_same_names() -> None:
 
 def test_every_instruction_set_is_whole() -> None:
     tables = {path.stem for path in (ROOT / "csrc" / "isa").glob("*.c")}
-    listed = set(re.findall(r"^\| `(\w+)` \| (?:float|double|pair) \|", text_of("csrc/README.md"), re.M))
+    listed = set(
+        re.findall(r"^\| `(\w+)` \| (?:float|double|pair) \|", text_of("csrc/README.md"), re.M)
+    )
     assert listed == tables
     for table in tables:
         assert f'"{table}"' in text_of("setup.py")
