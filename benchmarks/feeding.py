@@ -196,7 +196,13 @@ def command(rounds: int, count: int, folder: Path) -> list[dict[str, Any]]:
         x, y = digits(n)
         idx.write_idx(data / f"{split}-images-idx3-ubyte", x)
         idx.write_idx(data / f"{split}-labels-idx1-ubyte", y.astype(np.uint8))
-    options = {**DEFAULTS, "data": str(data), "epochs": EPOCHS, "batch_size": BATCH}
+    options = {
+        **DEFAULTS,
+        "model": "lenet5",
+        "data": str(data),
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+    }
     times: dict[str, list[float]] = {"fit alone": [], "its fit": [], "the whole command": []}
     for _ in range(rounds + 1):
         with contextlib.redirect_stdout(io.StringIO()):

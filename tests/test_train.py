@@ -1,6 +1,7 @@
 """`fastconv train`, `evaluate` and `export` as a user meets them: real processes, real files."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -217,6 +218,28 @@ def test_killed_in_an_epoch_it_ends_with_the_same_bits(few, tmp_path):
     assert "--resume goes on with it, --overwrite replaces it" in complains(
         "train", few, "--out", killed
     )
+
+
+@pytest.mark.parametrize("options", [("--epochs", 3), ("--epochs", 60, "--patience", 1)])
+def test_a_full_disk_after_the_training_costs_nothing(options, few, tmp_path, monkeypatch):
+    """What was trained is kept until all files are there."""
+    given = ("train", few, *QUICK, "--learning-rate", 0.01, *options)
+    with monkeypatch.context() as patch:
+        patch.setattr("fastconv.saving.save_model", full_disk)
+        done = inside(*given, "--out", tmp_path / "full")
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert inside("train", "--resume", "--out", tmp_path / "full").returncode == 0
+    assert inside(*given, "--out", tmp_path / "whole").returncode == 0
+    one, other = (
+        json.loads((tmp_path / n / "training.json").read_text()) for n in ("whole", "full")
+    )
+    assert one["weights_sha256"] == other["weights_sha256"]
+    assert one["history"] == other["history"]
+
+
+def full_disk(model, path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def test_changed_pictures_are_refused(few, tmp_path):

@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 """
 # What an option is where it is not given; the others follow from the network and the data.
 DEFAULTS: dict[str, Any] = {
-    "model": "lenet5", "epochs": 20, "validation_split": 0.2, "seed": 0, "optimizer": "adam",
+    "model": "cifar-vgg", "epochs": 20, "validation_split": 0.2, "seed": 0, "optimizer": "adam",
     "fit": "stretch", "flip": False, "shift": 0.0, "brightness": 0.0, "contrast": 0.0,
     "erase": 0.0, "balance": False, "skip_broken": False,
 }  # fmt: skip
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument(
         "--model", type=one_of(NETWORKS, "network"), metavar="NAME",
-        help=f"{', '.join(NETWORKS)} (default: lenet5)",
+        help=f"{', '.join(NETWORKS)} (default: cifar-vgg)",
     )  # fmt: skip
     group.add_argument(
         "--size", type=size, metavar="SIZE",
