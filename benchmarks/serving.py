@@ -11,7 +11,7 @@ import run
 PARTS = {
     "session": ("serving_session", 31),
     "server": ("serving_server", 5),
-    "load": ("serving_load", 1),
+    "load": ("serving_load", 3),
 }
 
 if __name__ == "__main__":
