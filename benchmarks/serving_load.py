@@ -6,6 +6,7 @@ both counts. The clients share the machine with the server, as their cost is the
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import serving_client as client
 from report import Report, Table
 
 CLIENTS = 32
-SECONDS = 60.0
+SECONDS = 20.0  # a round
 QUESTIONS = 512
+Side = tuple[list[str], str, str]  # command, path and form of the questions
+Sides = Callable[[int], dict[str, Side]]  # by name, for a port
 PLAIN = Path(__file__).with_name("serving_plain.py")
 
 
-def sides(path: Path, port: int, threads: int) -> dict[str, tuple[list[str], str, str]]:
-    """Name → command, path and form of the questions."""
+def sides(path: Path, port: int, threads: int) -> dict[str, Side]:
+    """What is compared, by name."""
     serve = ["-m", "fastconv", "serve", str(path), "--device", "cpu", "--port", str(port),
              "--threads", str(threads)]  # fmt: skip
     infer = ("/v2/models/model/infer", "v2")
@@ -35,26 +38,26 @@ def sides(path: Path, port: int, threads: int) -> dict[str, tuple[list[str], str
     }
 
 
-def measure(path: Path, threads: int, seconds: float, only: list[str]) -> list[dict[str, Any]]:
-    """A row per side."""
+def measure(
+    path: Path, sides: Sides, device: str, threads: int, clients: int, seconds: float, count: int
+) -> list[dict[str, Any]]:
+    """A row per side: clients ask for so long, out of so many questions."""
     from fastconv.serving import Session
 
-    session = Session(path, "cpu", threads=threads)
+    session = Session(path, device, threads=threads)
     shape = session.inputs[0].shape[1:]
-    x = np.random.default_rng(0).random((QUESTIONS, *shape), np.float32)
+    x = np.random.default_rng(0).random((count, *shape), np.float32)
     scores = session.predict(x)
     names = session.inputs[0].name, session.outputs[0].name
     session.close()
     rows = []
-    for side in sides(path, 0, threads):
-        if not common.chosen(side, only):
-            continue
+    for side in sides(0):
         port = client.free_port()
-        words, place, body = sides(path, port, threads)[side]
+        words, place, body = sides(port)[side]
         asked = client.questions(place, body, x, scores, *names)
         with client.server(words, port):
-            client.load(port, asked, CLIENTS, min(2.0, seconds))
-            tally = client.load(port, asked, CLIENTS, seconds)
+            client.load(port, asked, clients, min(2.0, seconds))
+            tally = client.load(port, asked, clients, seconds)
         rows.append(
             {
                 "side": side,
@@ -70,19 +73,29 @@ def measure(path: Path, threads: int, seconds: float, only: list[str]) -> list[d
     return rows
 
 
-def run(args: argparse.Namespace) -> Report:
-    """The MNIST net on the CPU."""
-    seconds = 0.3 if args.quick else SECONDS
-    network = networks.NETWORKS["mnist"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        networks.fastconv_model(network).export(path)
-        rows = measure(path, args.threads, seconds, args.only)
+def table(title: str, rows: list[dict[str, Any]]) -> Table:
+    header = ["", "requests", "per s", "p50 ms", "p99 ms", "wrong", "refused"]
     lines = [
         [row["side"], f"{row['requests']}", f"{row['rate']:.0f}", f"{1e3 * row['p50']:.1f}",
          f"{1e3 * row['p99']:.1f}", f"{row['wrong']}", f"{row['refused']}"]
         for row in rows
     ]  # fmt: skip
+    return Table(title, header, lines)
+
+
+def run(args: argparse.Namespace) -> Report:
+    """The MNIST net on the CPU."""
+    seconds = 0.3 if args.quick else args.rounds * SECONDS
+    network = networks.NETWORKS["mnist"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        networks.fastconv_model(network).export(path)
+
+        def chosen(port: int) -> dict[str, Side]:
+            every = sides(path, port, args.threads)
+            return {side: every[side] for side in every if common.chosen(side, args.only)}
+
+        rows = measure(path, chosen, "cpu", args.threads, CLIENTS, seconds, QUESTIONS)
     rates = {row["side"]: row["rate"] for row in rows}
     plain = max((rate for side, rate in rates.items() if side.startswith("plain")), default=None)
     notes = []
@@ -92,13 +105,7 @@ def run(args: argparse.Namespace) -> Report:
     return Report(
         "load",
         f"{CLIENTS} clients for {seconds:.0f} s",
-        tables=[
-            Table(
-                "MNIST net, one sample a request, binary",
-                ["", "requests", "per s", "p50 ms", "p99 ms", "wrong", "refused"],
-                lines,
-            )
-        ],
+        tables=[table("MNIST net, one sample a request, binary", rows)],
         notes=notes,
         data={"rows": rows},
     )

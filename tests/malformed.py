@@ -181,7 +181,7 @@ class Maker:
         path = self.random.choice(
             [f"/v2/models/{word}/infer", f"/v2/models/x{word}/versions/{word}/infer",
              f"/predict?model={word}&top=x{word}", f"/v2/repository/models/{word}/load",
-             f"/{word}/x"]
+             f"/predict?{'a=1&' * 20}", f"/{word}/x"]
         )  # fmt: skip
         return self.post(path, json.dumps(self.body()).encode())
 
@@ -202,6 +202,8 @@ class Maker:
         depth = self.random.choice([33, 1000, 100_000])
         start, end = self.random.choice([(b"[", b"]"), (b'{"a":', b"}")])
         body = start * depth + (b"1" + end * depth if self.random.random() < 0.5 else b"")
+        if self.random.random() < 0.2:  # a text without end
+            body = start * 40 + b'"' + b'\\"' * depth
         return self.post(self.random.choice(["/predict", self.infer_path()]), body)
 
     def packed(self) -> bytes:

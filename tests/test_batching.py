@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+import time
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,12 +99,14 @@ def test_other_shapes_do_not_mix():
     assert (first.outputs[0][0, 0], third.outputs[0][0, 0]) == (0, 10)
 
 
-def test_a_failure_is_told_to_those_of_its_batch():
+def test_a_bad_request_fails_alone():
     network = Network()
-    bad = {"x": np.full((1, 2), np.nan, np.float32)}
-    good, failed = asked(network, rows(1), bad)
-    assert good.outputs[0].shape == (1, 1)
+    bad = {"x": np.full((1, 1), np.nan, np.float32)}
+    first, failed, last = asked(network, rows(2), bad, rows(5, 7), max_batch=4)
     assert str(failed) == "no number"
+    assert network.sizes == [1, 3, 2, 1, 4, 1]  # the batch, each of it alone, and what came after
+    np.testing.assert_array_equal(first.outputs[0], 2 * rows(2)["x"])
+    np.testing.assert_array_equal(last.outputs[0], 2 * rows(5, 7)["x"])
 
 
 def test_without_a_batch_axis_each_runs_alone():
@@ -152,6 +156,37 @@ def test_an_output_without_a_batch_axis_is_named():
         asyncio.run(ask())
 
 
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "depth"), [
+    ('[[1], {"a": [2]}]', 3),
+    (r'["[[[", "\"[[", "\\", [["]]"]], "\\\"["]', 3),
+    ("[" * 50 + "]" * 50, 50),
+])  # fmt: skip
+def test_depth_is_counted_outside_of_strings(text, depth):
+    json.loads(text)
+    for block in (1, 3, protocol.BLOCK):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(protocol, "BLOCK", block)
+            assert protocol._depth(text.encode()) == depth
+
+
+@pytest.mark.parametrize("middle", [b'\\"', b"a", b'"', b"\\", b"["])
+def test_no_text_takes_long_or_much_memory(middle):
+    body = b"[" * 33 + b'"' + middle * (1 << 20)
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(BadRequest):
+            protocol.parse_json(body)
+        seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seconds < 5
+    assert peak < 40 * 2**20
+
+
 # -- the protocol's tensors -----------------------------------------------------------------------
 
 DTYPES = ["float32", "float64", "float16", "uint8", "int32", "int64", "bool"]
@@ -181,6 +216,26 @@ def test_tensors_there_and_back(dtype, binary, rng):
         assert answer[size:] == x.tobytes()
     else:
         assert told["outputs"][0]["data"] == x.ravel().tolist()
+
+
+@pytest.mark.parametrize("kind", ["BYTES", None])
+def test_texts_are_refused(kind):
+    tensor = {"name": "x", "datatype": kind, "shape": [1, 2], "data": ["a", "b"]}
+    for more in ({}, {"parameters": {"binary_data_size": 16}}):
+        head = json.dumps({"inputs": [tensor | more]}).encode()
+        with pytest.raises(BadRequest, match="BYTES, which this server does not take"):
+            parse_infer(head + bytes(16), str(len(head)), [info(dtype="object")], [info()])
+    with pytest.raises(BadRequest, match="BYTES, which this server does not take"):
+        protocol.numbers([1, 2], "x", np.dtype(object))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool", "float32"])
+def test_classes_of_any_numbers(dtype):
+    scores = np.array([[0, 1, 0]], dtype)
+    best = protocol.classification(scores, protocol.Wanted("y", classes=1), ["a", "b", "c"])
+    assert best[0, 0].split(":")[1:] == ["1", "b"]
+    with pytest.raises(BadRequest, match="BYTES of the shape"):
+        protocol.classification(scores.astype(object), protocol.Wanted("y", classes=1), None)
 
 
 json_values = st.recursive(

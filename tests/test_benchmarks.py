@@ -553,6 +553,18 @@ def test_the_server_is_timed_beside_the_session_and_a_plain_handler(tmp_path):
     assert all(row["rate"] > 0 and row["wrong"] == row["refused"] == 0 for row in rows)
 
 
+def test_64_clients_with_batches_and_without(tmp_path, capsys):
+    pytest.importorskip("starlette")
+    command = ["gpu", "--quick", "--json", str(tmp_path / "gpu.json")]
+    run.measure("serving.py", serving.__doc__, serving.PARTS, command)
+    rows = json.loads((tmp_path / "gpu.json").read_text())["gpu"]["rows"]
+    assert [row["side"] for row in rows] == ["batches up to 64", "batching off"]
+    assert all(row["rate"] > 0 and row["wrong"] == row["refused"] == 0 for row in rows)
+    if not doctor.examine("cuda").ok:
+        run.measure("serving.py", serving.__doc__, serving.PARTS, ["gpu"])
+        assert "Not run: " in capsys.readouterr().out
+
+
 def test_networks_are_timed_on_a_device(tmp_path, capsys):
     command = ["--device", "cpu", "--quick", "--only", "lenet5", "--json", str(tmp_path / "g.json"),
                "--markdown", str(tmp_path / "g.md")]  # fmt: skip

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 from google.protobuf import text_format
@@ -145,7 +146,17 @@ def test_nothing_is_left_where_the_disk_refuses(path, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("shutil.copyfile", full)
     assert "No space left" in complaint(capsys, path, "--triton", tmp_path)
-    assert {p.name for p in (tmp_path / "small").iterdir()} == {"config.pbtxt", "labels.txt"}
+    assert list((tmp_path / "small").iterdir()) == []
+
+
+def test_weights_in_a_file_beside_are_not_left_behind(path, tmp_path, capsys):
+    model = onnx.load(path)
+    where = {"all_tensors_to_one_file": True, "location": "weights", "size_threshold": 0}
+    onnx.save(model, tmp_path / "apart.onnx", save_as_external_data=True, **where)
+    Session(tmp_path / "apart.onnx", "cpu").close()
+    words = complaint(capsys, tmp_path / "apart.onnx", "--triton", tmp_path / "m")
+    assert "does not run without the files beside it" in words
+    assert list((tmp_path / "m" / "apart").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The server as clients meet it: a process, asked by tritonclient, curl and plain sockets."""
 
+import asyncio
 import io
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 import time
 import zlib
+from types import SimpleNamespace
 
 import malformed
 import numpy as np
@@ -23,10 +26,15 @@ from server_tools import (
 )
 from serving_tools import NAMES, edited, scale_weights, small_network, two_inputs
 
-from fastconv.serving import Session
+from fastconv.serving import Session, SessionError
+from fastconv.serving.contract import contract
 
 pytest.importorskip("starlette", reason="the server needs starlette: pip install 'fastconv[serve]'")
 client = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+from fastconv.serving import app  # noqa: E402
+from fastconv.serving import server as server_process  # noqa: E402
+from fastconv.serving.metrics import Metrics  # noqa: E402
+from fastconv.serving.repository import Batching, Repository  # noqa: E402
 
 TOKEN = "s3cret"
 SIZE = (12, 10)
@@ -246,6 +254,7 @@ REFUSED = {
     "words": (lambda: ["cat"], 400, "something else than FP32"),
     "depth": (lambda: b"[" * 100_000, 400, "nested"),
     "nothing": (lambda: b"", 415, "PNG or JPEG"),
+    "quotes": (lambda: b"[" * 33 + b'"' + b'\\"' * 400_000, 400, "nested"),
 }
 
 
@@ -254,6 +263,20 @@ def test_predict_refuses(case, server):
     make, status, words = REFUSED[case]
     found, answer = server.post("/predict?model=digits", make())
     assert (found, words in answer["error"]) == (status, True), answer
+
+
+def test_a_query_of_too_many_fields(server):
+    status, answer = server.post("/predict?" + "a=1&" * 20, png())
+    assert (status, answer["error"]) == (400, "the query has too many fields")
+
+
+@pytest.mark.parametrize("host", [b"[", b"a/b?c", b"a:b", b"\xff"])
+def test_a_host_that_is_none(host, server):
+    head = b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n"
+    assert b" 200 " in server.raw(b"GET /" + head + b"\r\n", end=False)[:20]
+    body = json.dumps(pictures(1).tolist()).encode()
+    message = b"POST /predict?model=digits" + head + b"Content-Length: %d\r\n\r\n" % len(body)
+    assert b" 200 " in server.raw(message + body, end=False)[:20]
 
 
 def test_curl(server, tmp_path):
@@ -579,6 +602,67 @@ def test_a_new_version_takes_over_without_a_gap(models, session, tmp_path):
         assert 'version="3"' in text
         assert 'fastconv_model_info{device="cpu",fallback="",model="digits",provider=' \
             '"CPUExecutionProvider",version="1"}' not in text  # fmt: skip
+
+
+def test_files_that_come_back_keep_their_metrics(models, tmp_path):
+    """A version that is still in use while its files go and come back."""
+    path, aside = tmp_path / "digits.onnx", tmp_path / "aside"
+    shutil.copy(models / "digits" / "1" / "model.onnx", path)
+
+    async def go_and_come_back():
+        metrics = Metrics()
+        repository = Repository(path, lambda p, _: Session(p, "cpu"), Batching(), metrics)
+        await repository.refresh()
+        with repository.get("digits").lease():
+            path.rename(aside)
+            await repository.refresh()
+            assert repository.why_not_ready() == "no model is loaded yet"
+            aside.rename(path)
+            await repository.refresh()
+        while repository._retiring:
+            await asyncio.sleep(0.001)
+        found = metrics.text().decode()
+        await repository.close()
+        assert 'fastconv_queue_samples{model="digits",version="1"} 0.0' in found
+        assert "fastconv_queue_samples{" not in metrics.text().decode()
+
+    asyncio.run(go_and_come_back())
+
+
+def test_looking_for_models_goes_on(caplog):
+    seen = []
+
+    async def refresh():
+        seen.append(1)
+        if len(seen) == 2:
+            raise RuntimeError("unforeseen")
+        return []
+
+    async def look():
+        repository = SimpleNamespace(
+            refresh=refresh, models={"m": SimpleNamespace(served={"1": None})}
+        )
+        watcher = asyncio.create_task(server_process._watch(repository, 0.001, SimpleNamespace()))
+        while len(seen) < 4:
+            assert not watcher.done()
+            await asyncio.sleep(0.001)
+        watcher.cancel()
+
+    logging.getLogger("fastconv").propagate = True
+    asyncio.run(look())
+    assert "unforeseen" in caplog.text
+
+
+def test_a_file_that_names_too_few_classes(models, tmp_path):
+    def rename(model):
+        (entry,) = (e for e in model.metadata_props if NAMES[0] in e.value and "cat" in e.value)
+        entry.value = entry.value.replace('"cat", ', "").replace('"cat",', "")
+
+    source = models / "digits" / "1" / "model.onnx"
+    with Session(edited(source, tmp_path / "few.onnx", rename), "cpu") as few:
+        served = SimpleNamespace(session=few, contract=contract(few), alone=False)
+        with pytest.raises(SessionError, match="names 2 classes, its output has 3 scores"):
+            app._described(served, {"y": few.predict(pictures(1))}, 3)
 
 
 def wait_for(running, version, state, reason, seconds=30):

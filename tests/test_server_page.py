@@ -5,13 +5,17 @@ FASTCONV_SCREENSHOTS=DIR keeps pictures of it.
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from server_tools import ServerProcess
 from serving_tools import NAMES, small_network, two_inputs
+
+from fastconv.serving import Session
 
 pytest.importorskip("starlette", reason="the server needs starlette: pip install 'fastconv[serve]'")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -225,6 +229,55 @@ def test_on_a_phone(page):
     finally:
         page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def every_colour(folder):
+    """A file of another tool that takes bytes and gives each of them a score."""
+    node = onnx.helper.make_node
+    kinds = onnx.TensorProto
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node("Cast", ["x"], ["f"], to=kinds.FLOAT), node("Flatten", ["f"], ["y"])],
+        "bytes",
+        [value("x", kinds.UINT8, ["n", 3, 2, 2])],
+        [value("y", kinds.FLOAT, ["n", 12])],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "rgb.onnx")
+
+
+def test_a_server_without_pillow_is_sent_numbers(chromium, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    small_network((28, 28)).export(models / "digits.onnx", class_names=NAMES, input_range=(0, 255))
+    every_colour(models)
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['PIL'] = None\n")
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    Image.new("RGB", (2, 2), (200, 30, 7)).save(tmp_path / "red.png")
+    places = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    with ServerProcess(models, PYTHONPATH=places) as running:
+        running.read_until("pillow is missing")
+        image = (tmp_path / "grey.png").read_bytes()
+        status, answer = running.post("/predict?model=digits", image)
+        assert (status, "pillow is needed" in answer["error"]) == (415, True)
+        chromium.get(f"http://{running.address}/")
+        wait(chromium, lambda: "ready on" in text(chromium, "status"))
+        draw(chromium)
+        wait(chromium, lambda: bars(chromium))
+        assert element(chromium, "save").get_attribute("download") == "drawing.json"
+        element(chromium, "file").send_keys(str(tmp_path / "grey.png"))
+        wait(chromium, lambda: "@grey.json" in text(chromium, "curl") and bars(chromium))
+        with Session(models / "digits.onnx", "cpu") as session:
+            scores = session.predict(pixels[None, None])[0]
+        found = {row.split()[0]: float(row.split()[1]) for row in bars(chromium)}
+        assert [found[name] for name in NAMES] == pytest.approx(100 * scores, abs=0.1)
+        Select(element(chromium, "model")).select_by_value("rgb 1")
+        element(chromium, "file").send_keys(str(tmp_path / "red.png"))
+        found = wait(chromium, lambda: bars(chromium))
+        assert not element(chromium, "problem").is_displayed()
+        # of 0…255 where black and white are 0 and 1 unless the file says more
+        assert {row.split()[1] for row in found} == {"1.000", "0.000"}
 
 
 def test_the_page_asks_for_the_token(chromium, tmp_path):

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 from cases import CASES
+from PIL import Image
 from serving_tools import (
     NAMES,
     edited,
@@ -30,7 +31,9 @@ from test_onnx import case_model
 from fastconv import cpus, layers
 from fastconv.model import Sequential
 from fastconv.serving import Session, SessionError, proof, runtime, tiny
+from fastconv.serving.contract import Contract
 from fastconv.serving.graphs import PLAIN, Graphs
+from fastconv.serving.images import image_sample
 
 NO_GPU = why_no_gpu()
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(NO_GPU is not None, reason=f"no GPU: {NO_GPU}")]
@@ -189,6 +192,36 @@ def test_sizes_that_a_file_leaves_free(free):
     assert free.predict(np.zeros((2, 1, 7, 5))).shape == (2, 2, 5, 3)
     with pytest.raises(ValueError, match=r"free cannot be run with input_layer\w* \(2, 1, 2, 5\)"):
         free.predict(np.zeros((2, 1, 2, 5)))
+
+
+def test_places_beyond_a_table_are_the_callers_fault(folder):
+    helper, kinds = onnx.helper, onnx.TensorProto
+    table = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        "table",
+        [helper.make_tensor_value_info("x", kinds.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", kinds.FLOAT, ["n", 3])],
+        [table],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "table.onnx")
+    with Session(folder / "table.onnx", "cpu") as session:
+        np.testing.assert_array_equal(session.run({"x": np.array([2])})[0], [[0, 0, 1]])
+        with pytest.raises(ValueError, match="table cannot be run with x"):
+            session.run({"x": np.array([7])})
+
+
+def test_an_image_of_bytes_keeps_its_bytes(tmp_path):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    for dtype in ("uint8", "int32", "float32"):
+        wanted = Contract(
+            "x.onnx", "x", "y", (1, 16, 16), np.dtype(dtype), "NCHW", (0, 255), None, False
+        )
+        found = image_sample(tmp_path / "grey.png", wanted)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found[0, 0], pixels, rtol=0 if dtype != "float32" else 1e-6)
 
 
 def test_a_fixed_batch_size(folder, path, session, images):

@@ -38,7 +38,6 @@ EXTENSIONS = (
     "binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics",
 )  # fmt: skip
 PLATFORM = "onnxruntime_onnx"
-OPEN = ("live", "ready", "page")  # endpoints that ask for no token
 LARGE = 256 * 1024  # bytes from which a body is read in a thread of its own
 TOP = 3
 FORMATS = ("PNG", "JPEG")
@@ -271,7 +270,9 @@ class App:
             ) from None  # fmt: skip
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         encoding = request.headers.get("content-encoding", "identity").lower()
-        return body if encoding == "identity" else _unpacked(body, encoding, limit)
+        if encoding == "identity":
+            return body
+        return await asyncio.to_thread(_unpacked, body, encoding, limit)
 
     async def _refuse_body(self, request: Request, limit: int) -> None:
         """Too large. What is under way is let in and dropped for a moment: a client that is still
@@ -358,7 +359,7 @@ class App:
     async def predict(self, request: Request) -> Response:
         """An image or numbers in, classes with probabilities out."""
         self.admit(request)
-        query = {k: v[-1] for k, v in parse_qs(request.url.query, max_num_fields=16).items()}
+        query = _query(request)
         top = query.get("top", str(TOP))
         if not (top.isascii() and top.isdecimal() and 0 < len(top) < 10):
             raise BadRequest("'top' is a number of classes")
@@ -403,8 +404,7 @@ class App:
             )  # fmt: skip
         except ImportError as error:
             raise Refusal(415, "media", str(error)) from error
-        dtype = served.session.inputs[0].dtype
-        return {contract.input: (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)}
+        return {contract.input: array}
 
     # -- what the protocol tells -------------------------------------------------------------------
 
@@ -507,7 +507,7 @@ class App:
         return Response(self._document, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
-        body, headers = self._page[request.url.path]
+        body, headers = self._page[request.scope["path"]]
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers)
@@ -531,6 +531,16 @@ def _error(refused: Refusal) -> Response:
     return Response(
         to_json({"error": str(refused)}), refused.status, refused.headers, "application/json"
     )
+
+
+def _query(request: Request) -> dict[str, str]:
+    """What stands behind the question mark; of a name that comes twice, the last."""
+    try:
+        # not request.url, which is made from the Host header: a stranger's words, too
+        found = parse_qs(request.scope["query_string"].decode("latin-1"), max_num_fields=16)
+    except ValueError as error:
+        raise BadRequest("the query has too many fields") from error
+    return {name: values[-1] for name, values in found.items()}
 
 
 def _written(answer: dict[str, Any]) -> bytes:
@@ -645,7 +655,9 @@ def _image(contract: Contract | None) -> dict[str, Any] | None:
 
 def _is_classifier(served: Served) -> bool:
     outputs = served.session.outputs
-    return len(outputs) == 1 and len(outputs[0].shape) == 2 and not served.alone
+    if len(outputs) != 1 or served.alone:
+        return False
+    return len(outputs[0].shape) == 2 and outputs[0].dtype in protocol.NAMES
 
 
 # -- /predict -------------------------------------------------------------------------------------
@@ -698,4 +710,7 @@ def _described(served: Served, outputs: Mapping[str, np.ndarray], top: int) -> d
     if served.contract is None or not _is_classifier(served):
         return {"outputs": {name: array.tolist() for name, array in outputs.items()}}
     (scores,) = outputs.values()
-    return {"results": [{"predictions": served.contract.best(row, top)} for row in scores]}
+    try:
+        return {"results": [{"predictions": served.contract.best(row, top)} for row in scores]}
+    except ValueError as error:  # the file's fault, not the client's
+        raise SessionError(str(error), "export it again") from error

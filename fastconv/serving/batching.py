@@ -5,10 +5,13 @@ the next batch. So batches grow with the load by themselves, and a lone request 
 unless `max_delay` asks it to.
 
 A batch holds requests of one shape only. A request of more than `max_batch` samples is cut into
-parts, which are joined again. Everything but the run itself happens on the event loop's thread.
+parts, which are joined again. A batch that fails is run again request by request, so that a bad one
+(an index beyond a table, say) fails alone. Everything but the run itself happens on the event
+loop's thread.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -214,26 +217,33 @@ class Batcher:
     # -- the thread's side ------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while parts := self._next_batch():
-            start = time.perf_counter()
-            error: Exception | None = None
-            results: Sequence[np.ndarray] = ()
-            rows = sum(part.rows for part in parts)
-            try:
-                results = self._run_batch(parts, rows)
-            except Exception as caught:  # whatever the runtime raises is the requests' answer
-                error = caught
-            compute = time.perf_counter() - start
-            self._speed = (
-                0.8 * self._speed + 0.2 * compute / rows if self._speed else compute / rows
-            )
+        while (parts := self._next_batch()) and not self._loop.is_closed():
+            if not self._answer(parts, final=len(parts) == 1):
+                # what one request spoilt is no fault of the others: each is run by itself
+                while parts:
+                    self._answer([parts.pop(0)], final=True)
+            del parts  # nothing of this batch is kept alive while the thread waits
+
+    def _answer(self, parts: list[_Part], final: bool) -> bool:
+        """Run parts as a batch and hand out what came of it; whether the network ran. A failure
+        is handed out only where it is final."""
+        start = time.perf_counter()
+        error: Exception | None = None
+        results: Sequence[np.ndarray] = ()
+        rows = sum(part.rows for part in parts)
+        try:
+            results = self._run_batch(parts, rows)
+        except Exception as caught:  # whatever the runtime raises is the requests' answer
+            error = caught
+        compute = time.perf_counter() - start
+        self._speed = 0.8 * self._speed + 0.2 * compute / rows if self._speed else compute / rows
+        answers = []
+        if error is None or final:
             answers = self._settle(parts, results, error, start, compute, rows)
-            del parts, results  # nothing of this batch is kept alive while the thread waits
-            batch = Batch(rows, compute, error is not None)
-            try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, answers)
-            except RuntimeError:  # the loop has ended, nobody waits any more
-                return
+        batch = Batch(rows, compute, error is not None)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, nobody waits any more
+            self._loop.call_soon_threadsafe(self._deliver, batch, answers)
+        return error is None
 
     def _next_batch(self) -> list[_Part]:
         """The first part in the queue and those of its kind behind it; none: the end."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastconv.serving.errors import SessionError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ class Contract:
     input, output : str
     shape : tuple of int or None
         One sample's shape in the file's own layout; None where a size is free.
+    dtype : dtype
+        What the input is made of.
     layout : "NCHW", "NHWC" or None
         Where the channels of an image stand; None where the input is no image.
     input_range : (float, float) or None
@@ -37,6 +41,7 @@ class Contract:
     input: str
     output: str
     shape: tuple[int | None, ...]
+    dtype: np.dtype
     layout: str | None
     input_range: tuple[float, float] | None
     class_names: list[str] | None
@@ -84,7 +89,8 @@ class Contract:
                 f"{self.path}: names {len(names)} classes, its output has {len(scores)} scores"
             )
         kind = "probability" if self.probabilities else "score"
-        order = (-scores).argsort(kind="stable")[:top]
+        # as floats: the negative of an unsigned number is none
+        order = (-scores.astype(np.float64)).argsort(kind="stable")[:top]
         return [
             {"class": names[i] if names else str(i), "index": int(i), kind: float(scores[i])}
             for i in order
@@ -124,6 +130,7 @@ def contract(session: "Session", output: str | None = None) -> Contract:
         input=info.name,
         output=_choose_output(path, [info.name for info in session.outputs], output),
         shape=info.shape[1:],
+        dtype=info.dtype,
         layout=told.get("layout") or _guess_layout(info.shape[1:]),
         input_range=input_range,
         class_names=session.labels,

@@ -10,12 +10,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fastconv.files import replacing
+from fastconv.serving.errors import SessionError
 from fastconv.serving.session import Session, TensorInfo
 
 # Triton's names of element types; TYPE_<kind><bits> otherwise
@@ -85,7 +87,8 @@ def write_triton(
     OSError
         The files cannot be written.
     ValueError
-        The name, or an element type, is not one that Triton takes.
+        The name, or an element type, is not one that Triton takes, or the file needs others beside
+        it.
     """
     name = name or session.name
     if not NAME.fullmatch(name):
@@ -98,10 +101,14 @@ def write_triton(
     if not force:
         _refuse_to_replace(target, texts)
     home.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        with replacing(path) as file:
-            file.write(text.encode())
-    _place(Path(session.path), target)
+    with _copied(Path(session.path), target) as part:
+        for path, text in texts.items():
+            with replacing(path) as file:
+                file.write(text.encode())
+        if target.is_dir():
+            os.replace(part / "model.onnx", target / "model.onnx")
+        else:
+            os.replace(part, target)
     return [*texts, target / "model.onnx"]
 
 
@@ -112,17 +119,21 @@ def _refuse_to_replace(target: Path, texts: dict[Path, str]) -> None:
             raise FileExistsError(17, "is there already; --force replaces it", str(path))
 
 
-def _place(source: Path, target: Path) -> None:
-    """Copy a file as ``target``/model.onnx, the folder appearing with it."""
-    if target.is_dir():
-        with replacing(target / "model.onnx") as file, open(source, "rb") as model:
-            shutil.copyfileobj(model, file)
-        return
+@contextmanager
+def _copied(source: Path, target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` with a copy of the file as model.onnx, which runs by itself."""
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
         shutil.copyfile(source, part / "model.onnx")
-        os.replace(part, target)
+        try:
+            Session(part / "model.onnx", "cpu", prove=False).close()
+        except SessionError as error:  # where it lay, it did run
+            raise ValueError(
+                f"{source} does not run without the files beside it: its weights stand in one of "
+                "them; write it as one file (torch: external_data=False)"
+            ) from error
+        yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -37,7 +37,7 @@ def image_sample(
     formats: tuple[str, ...] | None = None,
     max_pixels: int | None = None,
 ) -> np.ndarray:
-    """One image as a batch of one, (1, *contract.shape), float32.
+    """One image as a batch of one, (1, *contract.shape), of the network's type.
 
     Parameters
     ----------
@@ -75,7 +75,9 @@ def image_sample(
     pixels = low + pixels * (high - low)
     if contract.layout == "NCHW":
         pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels[None], np.float32)
+    if contract.dtype.kind in "iu":
+        pixels = np.rint(pixels)  # what was a whole number is one again
+    return np.ascontiguousarray(pixels[None], contract.dtype)
 
 
 def _read(

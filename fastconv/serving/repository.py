@@ -352,9 +352,12 @@ class Repository:
     def _retire(self, model: Model, version: str) -> None:
         served = model.served.pop(version, None)
         if served is not None:
-            task = asyncio.get_running_loop().create_task(
-                served.retire(lambda: version in model.served)
-            )
+
+            def successor() -> bool:  # of that name now: files may have gone and come back
+                now = self.models.get(model.name)
+                return now is not None and version in now.served
+
+            task = asyncio.get_running_loop().create_task(served.retire(successor))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 

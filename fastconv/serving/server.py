@@ -158,6 +158,8 @@ async def _watch(repository: Repository, poll: float, server: "Server") -> None:
             await repository.refresh()
         except OSError as error:
             log.error("cannot look for models: %s", error)
+        except Exception:  # what is served goes on, and so does the looking
+            log.exception("an error within the server while it looked for models")
 
 
 # -- uvicorn --------------------------------------------------------------------------------------

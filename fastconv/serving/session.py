@@ -200,7 +200,8 @@ class Session:
         Raises
         ------
         ValueError
-            An input is missing, unknown or of another dtype or shape; it is named.
+            An input is missing, unknown or of another dtype or shape; it is named. Or the runtime
+            says that the network cannot take its values.
         SessionError
             The runtime failed.
         """
@@ -242,9 +243,11 @@ class Session:
             return ValueError(f"{self.name}: no output {unknown[0]!r} (there are: {there})")
         given = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
         words = f"{self.name} cannot be run with {given}: {runtime.first_line(error)}"
-        # sizes that a file leaves free may still not suit it
+        # sizes that a file leaves free, and numbers that are places in a table, may not suit it
         free = any(None in info.shape[1:] for info in self.inputs)
-        return ValueError(words) if free else SessionError(words)
+        if free or type(error).__name__ == "InvalidArgument":
+            return ValueError(words)
+        return SessionError(words)
 
     def predict(
         self, x: Any, *, outputs: Sequence[str] | None = None, batch_size: int = BATCH

@@ -301,12 +301,13 @@ async function sendView(name) {
 // The view's pixels as the network takes them, for a server that cannot read image files.
 function numbers() {
   const { channels, layout, range } = card.image;
+  const whole = /INT/.test(card.inputs[0].datatype);
   const { width, height } = view, data = seen.getImageData(0, 0, width, height).data;
   const value = (y, x, c) => {
     const i = 4 * (y * width + x);
     const unit = (channels === 1 ? 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2] : data[i + c]) / 255;
     const v = range[0] + ($("invert").checked ? 1 - unit : unit) * (range[1] - range[0]);
-    return Number(v.toPrecision(6));
+    return whole ? Math.round(v) : Number(v.toPrecision(6));
   };
   const count = (n, f) => Array.from({ length: n }, (_, i) => f(i));
   return layout === "NCHW"
