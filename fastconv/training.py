@@ -17,6 +17,7 @@ from fastconv.layers.dense import Dense
 from fastconv.layers.dropout import Dropout
 from fastconv.metrics import Metric
 from fastconv.plan import Builder, Input, Plan, RunningPass, Value, read
+from fastconv.regularizers import Penalties
 
 CHEAP = (Activation, BatchNormalization, Dropout)  # a pass over memory makes their results anew
 
@@ -180,12 +181,14 @@ class BatchRunner:
         weights = heads.compiled.weights
         self.weighed = [(i, *pair) for i, pair in enumerate(zip(self.losses, weights, strict=True))]
         self.hits = [[view(slot, (1,), double) for slot in found] for found in heads.totals]
+        self.penalties = Penalties(heads.trained)
         self.reset()
 
     def reset(self) -> None:
         """Start new means."""
         self.samples = 0
         self.sums = [0.0] * len(self.losses)
+        self.penalty = 0.0
         for hits in (hits for found in self.hits for hits in found):
             hits[0] = 0  # the metrics' steps add to it
 
@@ -210,16 +213,22 @@ class BatchRunner:
             number = value.item()
             self.sums[i] += n * number
             loss += weight * number
+        if self.penalties:
+            penalty = self.penalties()
+            self.penalty += n * penalty
+            loss += penalty
         return loss
 
     def state(self) -> dict[str, Any]:
         """The means so far, for another pass or another process."""
         hits = [[float(hits[0]) for hits in found] for found in self.hits]
-        return {"samples": self.samples, "sums": list(self.sums), "hits": hits}
+        sums = {"sums": list(self.sums), "penalty": self.penalty}
+        return {"samples": self.samples, **sums, "hits": hits}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from the means of `state`."""
         self.samples, self.sums = state["samples"], list(state["sums"])
+        self.penalty = state["penalty"]
         for found, values in zip(self.hits, state["hits"], strict=True):
             for hits, value in zip(found, values, strict=True):
                 hits[0] = value
@@ -229,6 +238,7 @@ class BatchRunner:
         means = [total / self.samples for total in self.sums]
         weights = self.heads.compiled.weights
         numbers = [sum(w * mean for w, mean in zip(weights, means, strict=True))]
+        numbers[0] += self.penalty / self.samples
         numbers += means if len(means) > 1 else []
         for rows, found in zip(self.heads.rows, self.hits, strict=True):
             numbers += [float(hits[0]) / (rows * self.samples) for hits in found]

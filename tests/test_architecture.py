@@ -27,6 +27,8 @@ FLOORS = {
     "shapes.py": 2,
     "parameter.py": 2,
     "initializers.py": 2,
+    "regularizers.py": 2,
+    "constraints.py": 2,
     "activations.py": 2,
     "node.py": 2,
     "files.py": 2,
