@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastconv import (
         backend,
         callbacks,
+        constraints,
         datasets,
         functional,
         initializers,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         models,
         optimizers,
         own,
+        regularizers,
+        schedules,
         utils,
     )
     from fastconv.backend import floatx, set_floatx, set_random_seed
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.dataset import Dataset
     from fastconv.layers.input import Input
+    from fastconv.learning_rate import find_learning_rate
     from fastconv.model import Model, Sequential, load_model
     from fastconv.saving import save_model
 
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "Dataset": "fastconv.dataset",
     "check_gradients": "fastconv.checking",
+    "find_learning_rate": "fastconv.learning_rate",
     "Input": "fastconv.layers.input",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
@@ -49,16 +54,16 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "own", "utils",
+    "backend", "callbacks", "constraints", "datasets", "functional", "initializers", "layers",
+    "losses", "metrics", "models", "optimizers", "own", "regularizers", "schedules", "utils",
 }  # fmt: skip
 
 __all__ = [
     "Dataset", "Input", "Model", "Sequential", "__version__", "backend", "callbacks",
-    "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
-    "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
-    "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config", "utils",
+    "check_gradients", "constraints", "datasets", "find_learning_rate", "floatx", "functional",
+    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "models",
+    "optimizers", "own", "regularizers", "save_model", "schedules", "set_floatx", "set_num_threads",
+    "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

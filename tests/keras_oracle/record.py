@@ -137,11 +137,12 @@ def layer(name, arguments, shape):
         variable.assign(cases.layer_weight(i, variable.name, variable.shape))
     trained = [v.value for v in made.trainable_variables]
     fixed = [v.value for v in made.non_trainable_variables]
-    training = name != "Dropout"  # whose numbers are its own
+    # dropout's random numbers are its own: at inference alone
+    mode = {"BatchNormalization": {"training": True}, "Dropout": {"training": False}}.get(name, {})
 
     def run(trained, xs):
         given = xs[0] if len(xs) == 1 else xs
-        y, moved = made.stateless_call(trained, fixed, given, training=training)
+        y, moved = made.stateless_call(trained, fixed, given, **mode)
         return y, moved
 
     y, moved = run(trained, xs)
