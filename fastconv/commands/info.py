@@ -67,7 +67,7 @@ def _call(config: Any) -> str:
         for key, value in config.items()
         if key not in ("name", "class") and value is not None and value is not False
     ]
-    return f"{name}({', '.join(values)})" if values or "learning_rate" in config else str(name)
+    return f"{name}({', '.join(values)})"
 
 
 def _onnx(path: str) -> list[str]:
