@@ -42,6 +42,18 @@ typedef struct {
     fc_activation f;
 } fc_epilogue;
 
+/* One step of an optimizer: kernels/update.inl says what each rule reads of it. */
+typedef struct {
+    double rate, first, second, third, fourth, eps;
+    int form; /* Nesterov's, with a maximum, centered … */
+} fc_rule;
+
+/* What a gradient goes through before a rule sees it, and what a weight does:
+ * g' = clamp((g + l1 sign w + l2 w) scale, −limit, limit), and w' = w − decay w. */
+typedef struct {
+    double l1, l2, scale, limit, decay;
+} fc_pull;
+
 /* Products of operands rounded to bfloat16, sums in float: a table of its own, for the CPUs that have
  * such a product. In kernels/bf16.inl. */
 typedef uint32_t fc_pair; /* two bfloat16, the first in the lower half */

@@ -161,12 +161,25 @@ typedef struct {
     ptrdiff_t (*count_binary_hits)(ptrdiff_t count, real threshold, const real *p, const real *t);
 
     /* kernels/update.inl */
-    void (*sgd)(ptrdiff_t count, real rate, real momentum, int nesterov, real *w, const real *g,
-                real *m);
-    void (*adam)(ptrdiff_t count, real alpha, real rest1, real rest2, real eps, real *w,
-                 const real *g, real *m, real *v);
-    void (*adadelta)(ptrdiff_t count, real rate, real rho, real rest, real eps, real *w,
-                     const real *g, real *a, real *d);
+    void (*sgd)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                   real *const *state);
+    void (*adam)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                    real *const *state);
+    void (*nadam)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                     real *const *state);
+    void (*adamax)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                      real *const *state);
+    void (*rmsprop)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                       real *const *state);
+    void (*adagrad)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                       real *const *state);
+    void (*adadelta)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                        real *const *state);
+    void (*lion)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                    real *const *state);
+    void (*average)(ptrdiff_t count, double momentum, const real *w, real *mean);
+    double (*pull_square)(ptrdiff_t count, const fc_pull *p, const real *w, const real *g);
+    void (*weight_sums)(ptrdiff_t count, const real *w, double *sums);
 
     /* kernels/peak.inl */
     ptrdiff_t peak_flops; /* of one round of multiply_add */

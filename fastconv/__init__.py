@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         applications,
         backend,
         callbacks,
+        constraints,
         datasets,
         functional,
         initializers,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         models,
         optimizers,
         own,
+        regularizers,
+        schedules,
         serving,
         utils,
     )
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.dataset import Dataset
     from fastconv.layers.input import Input
+    from fastconv.learning_rate import find_learning_rate
     from fastconv.model import Model, Sequential, load_model
     from fastconv.precision import dtype_policy, set_dtype_policy
     from fastconv.saving import save_model
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "Dataset": "fastconv.dataset",
     "check_gradients": "fastconv.checking",
+    "find_learning_rate": "fastconv.learning_rate",
     "Input": "fastconv.layers.input",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
@@ -54,16 +59,18 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "applications", "backend", "callbacks", "datasets", "functional", "initializers", "layers",
-    "losses", "metrics", "models", "optimizers", "own", "serving", "utils",
+    "applications", "backend", "callbacks", "constraints", "datasets", "functional",
+    "initializers", "layers", "losses", "metrics", "models", "optimizers", "own", "regularizers",
+    "schedules", "serving", "utils",
 }  # fmt: skip
 
 __all__ = [
     "Dataset", "Input", "Model", "Sequential", "__version__", "applications", "backend",
-    "callbacks", "check_gradients", "datasets", "dtype_policy", "floatx", "functional",
-    "get_num_threads", "initializers", "layers", "load_model", "losses", "metrics", "models",
-    "optimizers", "own", "save_model", "serving", "set_dtype_policy", "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config", "utils",
+    "callbacks", "check_gradients", "constraints", "datasets", "dtype_policy",
+    "find_learning_rate", "floatx", "functional", "get_num_threads", "initializers", "layers",
+    "load_model", "losses", "metrics", "models", "optimizers", "own", "regularizers",
+    "save_model", "schedules", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
+    "set_random_seed", "show_config", "utils",
 ]  # fmt: skip
 
 

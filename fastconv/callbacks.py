@@ -479,10 +479,10 @@ class ProgbarLogger(Callback):
 
 def _learning_rate(callback: Callback) -> float:
     """The learning rate, a number, or a ValueError where a schedule has it."""
-    rate = callback.model.optimizer.learning_rate
-    if not isinstance(rate, (int, float)):
+    optimizer = callback.model.optimizer
+    if optimizer.schedule is not None:
         raise ValueError(
             f"{type(callback).__name__} sets the learning rate, which a "
-            f"{type(rate).__name__} of the optimizer does already: use one of the two"
+            f"{type(optimizer.schedule).__name__} of the optimizer does already: use one of the two"
         )
-    return float(rate)
+    return float(optimizer.learning_rate)

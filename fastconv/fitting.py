@@ -157,6 +157,8 @@ class Run:
                 logs: Logs = {}
                 while self.epoch < self.epochs and not (self.interrupted or model.stop_training):
                     logs = self._train_epoch()
+                if not self.interrupted:
+                    self.optimizer.finalize_variable_values()
                 callbacks.call("on_train_end", logs)
         finally:
             self.lane.close()
@@ -276,7 +278,6 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Where the run stands, between two steps: plain data, and arrays."""
         model, optimizer = self.model, self.model.optimizer
-        rate = getattr(optimizer, "learning_rate", None)
         parameters = model.parameters()
         return {
             "epoch": self.epoch,
@@ -285,7 +286,7 @@ class Run:
             "random": backend.random_state(),
             "seed": model.seed,
             "iterations": optimizer.iterations,
-            "learning_rate": rate if isinstance(rate, float) else None,
+            "learning_rate": None if optimizer.schedule else optimizer.learning_rate,
             "means": self.lane.runner.state() if self.step and self.lane.runner else None,
             "digest": self.digest.hexdigest() if self.recorded else None,
             "source": self.source.state(),

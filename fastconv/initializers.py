@@ -111,6 +111,52 @@ class RandomUniform(Initializer):
         return generator.uniform(self.minval, self.maxval, shape)
 
 
+class TruncatedNormal(RandomNormal):
+    """Normal numbers of ``mean`` and ``stddev``; those beyond two ``stddev`` are drawn again.
+
+    Their standard deviation is therefore 0.88 of ``stddev``, as in Keras.
+    """
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        return self.mean + self.stddev * _truncated_normal(shape, generator)
+
+
+class Orthogonal(Initializer):
+    """``gain`` times a matrix of orthonormal rows or columns (Saxe et al. 2014).
+
+    A weight (…, IC, OC) is seen as a matrix of OC columns: the Q of a random matrix' QR
+    factorization, with the signs that make every rotation equally likely.
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.gain = shapes.real(gain, "gain")
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        if len(shape) < 2:
+            raise ValueError(f"Orthogonal fills matrices and windows, not a weight of shape {shape}")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.sign(np.diag(r))
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+class Identity(Initializer):
+    """``gain`` times the identity matrix, for weights of two axes."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = shapes.real(gain, "gain")
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        if len(shape) != 2:
+            raise ValueError(f"Identity fills matrices, not a weight of shape {shape}")
+        return self.gain * np.eye(*shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"gain": self.gain}
+
+
 class VarianceScaling(Initializer):
     """Numbers of variance ``scale / fan``, as Keras draws them.
 
@@ -214,6 +260,9 @@ NAMES: dict[str, type[Initializer]] = {
     "constant": Constant,
     "random_normal": RandomNormal,
     "random_uniform": RandomUniform,
+    "truncated_normal": TruncatedNormal,
+    "orthogonal": Orthogonal,
+    "identity": Identity,
     "variance_scaling": VarianceScaling,
     "glorot_uniform": GlorotUniform,
     "glorot_normal": GlorotNormal,
@@ -222,6 +271,7 @@ NAMES: dict[str, type[Initializer]] = {
     "lecun_uniform": LecunUniform,
     "lecun_normal": LecunNormal,
 }
+SHORT = {"zero": Zeros, "one": Ones, "normal": RandomNormal, "uniform": RandomUniform}
 
 
 def get(identifier: Any, name: str = "initializer") -> Initializer:
@@ -239,6 +289,8 @@ def get(identifier: Any, name: str = "initializer") -> Initializer:
 def _class(identifier: Any, name: str) -> type[Initializer]:
     if isinstance(identifier, str) and identifier in CLASSES:
         return CLASSES[identifier]
+    if identifier in SHORT:
+        return SHORT[identifier]
     return NAMES[shapes.choice(identifier, NAMES, name)]
 
 

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastconv import initializers, shapes
+from fastconv import constraints, initializers, regularizers, shapes
 from fastconv.activations import Activation, Mask
 from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
@@ -145,6 +145,8 @@ class Layer:
     """
 
     arity: ClassVar[int | None] = 1  # how many inputs; None: one or more, as a list
+    # parameters with a regularizer and a constraint, → the word before _regularizer in arguments
+    held: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,8 +155,9 @@ class Layer:
 
     def __init__(self, *, name: str | None = None, trainable: bool = True, **unknown: Any) -> None:
         self.first_shape = _first_shape(unknown)
+        self._take_holds(unknown)
         if unknown:
-            options = set(_argument_names(type(self)))
+            options = {*_argument_names(type(self)), *self._holds}
             for argument in unknown:
                 shapes.choice(argument, sorted(options), f"argument of {type(self).__name__}")
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
@@ -167,6 +170,17 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_node": None}  # a copy is part of no model yet
+
+    @property
+    def _holds(self) -> dict[str, Any]:
+        """The arguments that hold its parameters: module that knows their values."""
+        kinds = {"regularizer": regularizers, "constraint": constraints}
+        return {f"{word}_{k}": m for word in self.held.values() for k, m in kinds.items()}
+
+    def _take_holds(self, arguments: dict[str, Any]) -> None:
+        """Take ``kernel_regularizer`` and the like out of a layer's arguments."""
+        for name, module in self._holds.items():
+            setattr(self, name, module.get(arguments.pop(name, None), name))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
@@ -189,6 +203,9 @@ class Layer:
             parameter = Parameter(full_name, value, trainable, self)
         except MemoryError:
             raise ValueError(f"{full_name} of shape {shape} does not fit into memory") from None
+        if name in self.held:
+            parameter.regularizer = getattr(self, f"{self.held[name]}_regularizer")
+            parameter.constraint = getattr(self, f"{self.held[name]}_constraint")
         self.parameters.append(parameter)
         return parameter
 
@@ -259,7 +276,9 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again."""
-        return {"name": self.name, "trainable": self.trainable}
+        holds = {name: module.to_config(getattr(self, name)) for name, module in self._holds.items()}
+        given = {name: config for name, config in holds.items() if config is not None}
+        return {"name": self.name, "trainable": self.trainable, **given}
 
     @property
     def weights(self) -> list[Parameter]:

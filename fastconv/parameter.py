@@ -3,11 +3,15 @@
 import copy
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastconv.backend import floatx
+
+if TYPE_CHECKING:
+    from fastconv.constraints import Constraint
+    from fastconv.regularizers import Regularizer
 
 LINE = 64  # bytes: a cache line and the widest vector
 
@@ -37,7 +41,14 @@ class Parameter:
         Gradient of the last backward pass, made when it is first asked for.
     trainable : bool
         False for statistics, which no optimizer touches, and while the owner is frozen.
+    regularizer : Regularizer or None
+        Its penalty on the value is part of the loss (`fastconv.regularizers`).
+    constraint : Constraint or None
+        What the value goes through after each update (`fastconv.constraints`).
     """
+
+    regularizer: "Regularizer | None" = None
+    constraint: "Constraint | None" = None
 
     def __init__(
         self, name: str, value: Any, trainable: bool = True, owner: "Owner | None" = None

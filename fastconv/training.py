@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fastconv import losses, metrics, optimizers, shapes
-from fastconv.activations import SOFTMAX
 from fastconv.data import as_list, readable
 from fastconv.graph import Graph
 from fastconv.layers.activation import Activation
@@ -17,6 +16,7 @@ from fastconv.layers.dense import Dense
 from fastconv.layers.dropout import Dropout
 from fastconv.metrics import Metric
 from fastconv.plan import Builder, Input, Plan, RunningPass, Value, read
+from fastconv.regularizers import Penalties
 
 CHEAP = (Activation, BatchNormalization, Dropout)  # a pass over memory makes their results anew
 
@@ -55,9 +55,10 @@ class Compiled:
         for item, one, tensor in zip(
             self._metrics(metric), self.losses, graph.outputs, strict=True
         ):
-            found = [metrics.get(name, one, tensor.shape) for name in item]
+            found = _distinct([metrics.get(name, one, tensor.shape) for name in item])
             self.metrics.append(found)
-            self.metric_names.append([name for name, _ in found])
+            names = [metric.log_names(name, tensor.shape) for name, metric in found]
+            self.metric_names.append([name for each in names for name in each])
         self.recompute = _recomputed(graph, recompute)
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
@@ -103,7 +104,7 @@ class Compiled:
             "optimizer": optimizers.to_config(self.optimizer),
             "loss": [losses.to_config(loss) for loss in self.losses],
             "loss_weights": self.weights,
-            "metrics": self.metric_names,
+            "metrics": [[metrics.to_config(*pair) for pair in found] for found in self.metrics],
             "recompute": sorted(self.recompute),
             "dtype_policy": self.dtype_policy,
         }
@@ -132,6 +133,7 @@ class Heads:
         self.weights: list[Input] = []  # of the samples, per output; where there are any
         self.values: list[int] = []
         self.totals: list[list[int]] = []
+        self.sizes: list[list[int]] = []  # doubles of each metric
         self.rows: list[int] = []  # of metrics, per sample
         # of the layers as they are now: where a layer is frozen later, another plan is made
         self.trained = tuple(p for p in graph.parameters if p.trainable)
@@ -145,16 +147,18 @@ class Heads:
         ):  # fmt: skip
             target = read(b, shapes.known(loss.target_shape(y.shape), loss.name), loss.labels)
             layer = tensor.node.layer  # one of ours: what backward of others does, nobody knows
-            ends = isinstance(layer, (Activation, Dense, Conv2D)) and layer.activation == SOFTMAX
+            ours = isinstance(layer, (Activation, Dense, Conv2D))
+            ends = ours and layer.activation.name == loss.passes
             alone = not readers[tensor] and self.graph.outputs.count(tensor) == 1
-            fused = loss.after_softmax and ends and alone
+            fused = ends and alone
             dy = None
             if self.gradients:
                 dy = b.value(y.shape)
                 dy = Value(dy.slot, dy.shape, dy.stride, pre_activation=fused)
             self.targets.append(target)
             self.values.append(b.lasting(1, 8))
-            self.totals.append([b.lasting(1, 8) for _ in found])
+            self.totals.append([b.lasting(metric.size(y.shape), 8) for _, metric in found])
+            self.sizes.append([metric.size(y.shape) for _, metric in found])
             self.rows.append(y.pixels)
             more = {}
             if self.weighted:
@@ -182,15 +186,20 @@ class BatchRunner:
         self.losses = [view(slot, (1,), double) for slot in heads.values]
         weights = heads.compiled.weights
         self.weighed = [(i, *pair) for i, pair in enumerate(zip(self.losses, weights, strict=True))]
-        self.hits = [[view(slot, (1,), double) for slot in found] for found in heads.totals]
+        self.hits = [
+            [view(slot, (slot_size,), double) for slot, slot_size in zip(found, sizes, strict=True)]
+            for found, sizes in zip(heads.totals, heads.sizes, strict=True)
+        ]
+        self.penalties = Penalties(heads.trained)
         self.reset()
 
     def reset(self) -> None:
         """Start new means."""
         self.samples = 0
         self.sums = [0.0] * len(self.losses)
+        self.penalty = 0.0
         for hits in (hits for found in self.hits for hits in found):
-            hits[0] = 0  # the metrics' steps add to it
+            hits[:] = 0  # the metrics' steps add to it
 
     def forward(
         self, running: RunningPass, x: Sequence[np.ndarray], y: Sequence[np.ndarray],
@@ -213,29 +222,48 @@ class BatchRunner:
             number = value.item()
             self.sums[i] += n * number
             loss += weight * number
+        if self.penalties:
+            penalty = self.penalties()
+            self.penalty += n * penalty
+            loss += penalty
         return loss
 
     def state(self) -> dict[str, Any]:
         """The means so far, for another pass or another process."""
-        hits = [[float(hits[0]) for hits in found] for found in self.hits]
-        return {"samples": self.samples, "sums": list(self.sums), "hits": hits}
+        hits = [[hits.tolist() for hits in found] for found in self.hits]
+        sums = {"sums": list(self.sums), "penalty": self.penalty}
+        return {"samples": self.samples, **sums, "hits": hits}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from the means of `state`."""
         self.samples, self.sums = state["samples"], list(state["sums"])
+        self.penalty = state["penalty"]
         for found, values in zip(self.hits, state["hits"], strict=True):
             for hits, value in zip(found, values, strict=True):
-                hits[0] = value
+                hits[:] = value
 
     def logs(self) -> dict[str, float]:
         """The means over all samples since `reset`."""
         means = [total / self.samples for total in self.sums]
         weights = self.heads.compiled.weights
         numbers = [sum(w * mean for w, mean in zip(weights, means, strict=True))]
+        numbers[0] += self.penalty / self.samples
         numbers += means if len(means) > 1 else []
-        for rows, found in zip(self.heads.rows, self.hits, strict=True):
-            numbers += [float(hits[0]) / (rows * self.samples) for hits in found]
+        kinds = self.heads.compiled.metrics
+        for rows, found, named in zip(self.heads.rows, self.hits, kinds, strict=True):
+            for hits, (_, metric) in zip(found, named, strict=True):
+                outcome = metric.outcome(hits, rows * self.samples)
+                numbers += np.ravel(outcome).tolist() if np.ndim(outcome) else [float(outcome)]
         return dict(zip(self.names, numbers, strict=True))
+
+
+def _distinct(found: list[tuple[str, Metric]]) -> list[tuple[str, Metric]]:
+    """The same metrics, a number behind names that were there before."""
+    names: list[str] = []
+    for name, _ in found:
+        count = sum(name == other for other, _ in found[: len(names)])
+        names.append(f"{name}_{count}" if count else name)
+    return [(name, metric) for name, (_, metric) in zip(names, found, strict=True)]
 
 
 def _recomputed(graph: Graph, value: Any) -> frozenset[str]:

@@ -39,6 +39,13 @@ cdef extern from "dispatch.h" nogil:
         Py_ssize_t residual_stride, moments_stride
         fc_activation f
 
+    ctypedef struct fc_rule:
+        double rate, first, second, third, fourth, eps
+        int form
+
+    ctypedef struct fc_pull:
+        double l1, l2, scale, limit, decay
+
     ctypedef uint32_t fc_pair
 
     ctypedef struct fc_kernels_bf16:
@@ -229,12 +236,27 @@ cdef extern from "dispatch.h" nogil:
                                  Py_ssize_t targets_stride) noexcept nogil
         Py_ssize_t (*count_binary_hits)(Py_ssize_t count, float threshold, const float *p,
                                         const float *t) noexcept nogil
-        void (*sgd)(Py_ssize_t count, float rate, float momentum, int nesterov, float *w,
-                    const float *g, float *m) noexcept nogil
-        void (*adam)(Py_ssize_t count, float alpha, float rest1, float rest2, float eps, float *w,
-                     const float *g, float *m, float *v) noexcept nogil
-        void (*adadelta)(Py_ssize_t count, float rate, float rho, float rest, float eps, float *w,
-                         const float *g, float *a, float *d) noexcept nogil
+        void (*sgd)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                    const float *g, float *const *state) noexcept nogil
+        void (*adam)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                     const float *g, float *const *state) noexcept nogil
+        void (*nadam)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                      const float *g, float *const *state) noexcept nogil
+        void (*adamax)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                       const float *g, float *const *state) noexcept nogil
+        void (*rmsprop)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                        const float *g, float *const *state) noexcept nogil
+        void (*adagrad)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                        const float *g, float *const *state) noexcept nogil
+        void (*adadelta)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                         const float *g, float *const *state) noexcept nogil
+        void (*lion)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, float *w,
+                     const float *g, float *const *state) noexcept nogil
+        void (*average)(Py_ssize_t count, double momentum, const float *w,
+                        float *mean) noexcept nogil
+        double (*pull_square)(Py_ssize_t count, const fc_pull *p, const float *w,
+                              const float *g) noexcept nogil
+        void (*weight_sums)(Py_ssize_t count, const float *w, double *sums) noexcept nogil
         Py_ssize_t peak_flops
         void (*multiply_add)(Py_ssize_t rounds, float scale, float offset,
                              float *out) noexcept nogil
@@ -415,12 +437,27 @@ cdef extern from "dispatch.h" nogil:
                                  Py_ssize_t targets_stride) noexcept nogil
         Py_ssize_t (*count_binary_hits)(Py_ssize_t count, double threshold, const double *p,
                                         const double *t) noexcept nogil
-        void (*sgd)(Py_ssize_t count, double rate, double momentum, int nesterov, double *w,
-                    const double *g, double *m) noexcept nogil
-        void (*adam)(Py_ssize_t count, double alpha, double rest1, double rest2, double eps,
-                     double *w, const double *g, double *m, double *v) noexcept nogil
-        void (*adadelta)(Py_ssize_t count, double rate, double rho, double rest, double eps,
-                         double *w, const double *g, double *a, double *d) noexcept nogil
+        void (*sgd)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                    const double *g, double *const *state) noexcept nogil
+        void (*adam)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                     const double *g, double *const *state) noexcept nogil
+        void (*nadam)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                      const double *g, double *const *state) noexcept nogil
+        void (*adamax)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                       const double *g, double *const *state) noexcept nogil
+        void (*rmsprop)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                        const double *g, double *const *state) noexcept nogil
+        void (*adagrad)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                        const double *g, double *const *state) noexcept nogil
+        void (*adadelta)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                         const double *g, double *const *state) noexcept nogil
+        void (*lion)(Py_ssize_t count, const fc_rule *r, const fc_pull *p, double *w,
+                     const double *g, double *const *state) noexcept nogil
+        void (*average)(Py_ssize_t count, double momentum, const double *w,
+                        double *mean) noexcept nogil
+        double (*pull_square)(Py_ssize_t count, const fc_pull *p, const double *w,
+                              const double *g) noexcept nogil
+        void (*weight_sums)(Py_ssize_t count, const double *w, double *sums) noexcept nogil
         Py_ssize_t peak_flops
         void (*multiply_add)(Py_ssize_t rounds, double scale, double offset,
                              double *out) noexcept nogil

@@ -98,8 +98,9 @@ cdef class PythonStep(Step):
     ----------
     function : callable
         Called with a list of numpy views, one per slot in ``slots``, and two bools of the run.
-    slots : sequence of (slot, per-sample shape or None, fixed shape or None)
-        An entry with a per-sample shape is seen as ``(n, *shape)``, one with a fixed shape as is.
+    slots : sequence of (slot, per-sample shape or None, fixed shape or None[, dtype])
+        An entry with a per-sample shape is seen as ``(n, *shape)``, one with a fixed shape as is;
+        without a dtype as reals.
     reads, writes : sequence of Extent
     """
 
@@ -120,10 +121,10 @@ cdef class PythonStep(Step):
 
     cdef call(self, Context *c):
         arrays = []
-        dtype = np.float64 if c.f64 else np.float32
-        for slot, per_sample, fixed in self.slots:
+        real = np.float64 if c.f64 else np.float32
+        for slot, per_sample, fixed, *dtype in self.slots:
             shape = fixed if per_sample is None else (c.n, *per_sample)
-            arrays.append(_view(c.ptr[<Py_ssize_t> slot], shape, dtype))
+            arrays.append(_view(c.ptr[<Py_ssize_t> slot], shape, dtype[0] if dtype else real))
         self.function(arrays, bool(c.training), bool(c.accumulate))
 
 

@@ -54,16 +54,23 @@ def _model(path: str) -> list[str]:
     rows = [
         ("optimizer", _call(settings["optimizer"])),
         *(("loss", _call(loss)) for loss in settings["loss"]),
-        *(("metrics", ", ".join(names)) for names in settings["metrics"] if names),
+        *(("metrics", ", ".join(map(_call, found))) for found in settings["metrics"] if found),
         ("updates", f"{model.optimizer.iterations:,}"),
     ]
     return [*words, "", "Compiled", *fields(rows)]
 
 
-def _call(config: dict[str, Any]) -> str:
-    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it."""
-    values = [f"{key}={value}" for key, value in config.items() if key != "name"]
-    return f"{config['name']}({', '.join(values)})"
+def _call(config: Any) -> str:
+    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it; what is not given is left out."""
+    if not isinstance(config, dict):
+        return str(config)
+    name = config.get("name", config.get("class"))
+    values = [
+        f"{key}={_call(value) if isinstance(value, dict) else value}"
+        for key, value in config.items()
+        if key not in ("name", "class") and value is not None and value is not False
+    ]
+    return f"{name}({', '.join(values)})"
 
 
 def _onnx(path: str) -> list[str]:

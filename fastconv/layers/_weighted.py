@@ -24,6 +24,8 @@ class _Weighted(Layer):
     the weight slides over an image or meets a vector once.
     """
 
+    held = {"kernel": "kernel", "bias": "bias"}
+
     weight: Parameter | None = None
     bias: Parameter | None = None
     activation: Activation

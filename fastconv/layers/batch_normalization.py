@@ -38,7 +38,11 @@ class BatchNormalization(Layer):
     epsilon : float
     center, scale : bool
         Whether there are beta and gamma.
+    beta_regularizer, gamma_regularizer : str or Regularizer, optional
+    beta_constraint, gamma_constraint : str or Constraint, optional
     """
+
+    held = {"beta": "beta", "gamma": "gamma"}
 
     def __init__(
         self,

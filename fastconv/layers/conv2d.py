@@ -39,6 +39,8 @@ class Conv2D(_Convolution):
         See `fastconv.activations`.
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
     """
 
     def __init__(

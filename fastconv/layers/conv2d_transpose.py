@@ -44,6 +44,8 @@ class Conv2DTranspose(_Convolution):
         See `fastconv.activations`.
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
     """
 
     def __init__(

@@ -28,6 +28,8 @@ class Dense(_Weighted):
     activation : str, optional
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+    kernel_constraint, bias_constraint : str or Constraint, optional
     """
 
     def __init__(

@@ -35,7 +35,11 @@ class DepthwiseConv2D(_Convolution):
         See `fastconv.activations`.
     use_bias : bool
     depthwise_initializer, bias_initializer : str or Initializer
+    depthwise_regularizer, bias_regularizer : str or Regularizer, optional
+    depthwise_constraint, bias_constraint : str or Constraint, optional
     """
+
+    held = {"kernel": "depthwise", "bias": "bias"}
 
     def __init__(
         self,

@@ -1,0 +1,101 @@
+"""Metrics: numbers for people, counted while batches pass; names, formulas and defaults as Keras 3's.
+
+In `Model.compile` as strings or objects; by themselves with ``update_state(y_true, y_pred)``,
+``result()`` and ``reset_state()``.
+"""
+
+from typing import Any
+
+from fastconv import shapes
+from fastconv.losses import SHORT, Loss
+from fastconv.metrics.accuracy import (
+    BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy, SparseTopKCategoricalAccuracy,
+    TopKCategoricalAccuracy,
+)  # fmt: skip
+from fastconv.metrics.base import CLASSES, MeanOf, Metric, Stateful
+from fastconv.metrics.confusion import (
+    AUC, BinaryIoU, ConfusionMatrix, DiceScore, F1Score, FalseNegatives, FalsePositives, FBetaScore,
+    IoU, MeanIoU, OneHotIoU, OneHotMeanIoU, Precision, Recall, TrueNegatives, TruePositives,
+)  # fmt: skip
+from fastconv.metrics.regression import (
+    BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge,
+    KLDivergence, LogCoshError, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError,
+    MeanSquaredLogarithmicError, OfLoss, Poisson, R2Score, RootMeanSquaredError,
+    SparseCategoricalCrossentropy, SquaredHinge,
+)  # fmt: skip
+from fastconv.shapes import Shape
+
+__all__ = [
+    "AUC", "CLASSES", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU", "CategoricalAccuracy",
+    "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix", "CosineSimilarity",
+    "DiceScore", "F1Score", "FBetaScore", "FalseNegatives", "FalsePositives", "Hinge", "IoU",
+    "KLDivergence", "LogCoshError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanIoU",
+    "MeanOf", "MeanSquaredError", "MeanSquaredLogarithmicError", "Metric", "OneHotIoU",
+    "OneHotMeanIoU", "Poisson", "Precision", "R2Score", "Recall", "RootMeanSquaredError",
+    "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy",
+    "SquaredHinge", "Stateful", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get",
+    "to_config",
+]  # fmt: skip
+
+ALL: tuple[type[Metric], ...] = (
+    SparseCategoricalAccuracy, CategoricalAccuracy, BinaryAccuracy, TopKCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy, Precision, Recall, AUC, FBetaScore, F1Score, TruePositives,
+    FalsePositives, TrueNegatives, FalseNegatives, ConfusionMatrix, IoU, MeanIoU, OneHotIoU,
+    OneHotMeanIoU, BinaryIoU, DiceScore, MeanSquaredError, RootMeanSquaredError, MeanAbsoluteError,
+    MeanAbsolutePercentageError, MeanSquaredLogarithmicError, R2Score, CosineSimilarity,
+    LogCoshError, Hinge, SquaredHinge, CategoricalHinge, KLDivergence, Poisson, BinaryCrossentropy,
+    CategoricalCrossentropy, SparseCategoricalCrossentropy,
+)  # fmt: skip
+OF_LOSSES = {cls.loss_class: cls for cls in ALL if issubclass(cls, OfLoss)}
+NAMES: dict[str, type[Metric]] = {cls.name: cls for cls in ALL} | {
+    name: OF_LOSSES[loss] for name, loss in SHORT.items()
+}
+
+
+def get(identifier: Any, loss: Loss, output: Shape) -> tuple[str, Metric]:
+    """The name to report and the metric; "accuracy" and "crossentropy" take the form that fits loss
+    and output."""
+    if identifier in ("accuracy", "acc"):
+        if loss.labels:
+            return identifier, SparseCategoricalAccuracy()
+        return identifier, BinaryAccuracy() if output[-1] == 1 else CategoricalAccuracy()
+    if identifier in ("crossentropy", "ce"):
+        if loss.labels:
+            return identifier, SparseCategoricalCrossentropy()
+        return identifier, BinaryCrossentropy() if output[-1] == 1 else CategoricalCrossentropy()
+    metric = _of(identifier)
+    if metric.labels is not None and metric.labels != loss.labels:
+        takes = "class numbers" if metric.labels else "arrays of the output's shape"
+        raise ValueError(f"the metric {metric.name} takes {takes}, the loss {loss.name} does not")
+    return identifier if isinstance(identifier, str) else metric.name, metric
+
+
+def _of(identifier: Any) -> Metric:
+    if isinstance(identifier, Metric):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Metric):
+        return identifier()
+    if isinstance(identifier, dict):
+        config = dict(identifier)
+        return _class(config.pop("name", None)).from_config(config)
+    name = getattr(identifier, "__name__", None)
+    if callable(identifier) and name in NAMES:  # losses.mean_absolute_error and the like
+        return NAMES[name]()
+    return _class(identifier)()
+
+
+def _class(identifier: Any) -> type[Metric]:
+    if isinstance(identifier, str):
+        if identifier in CLASSES:
+            return CLASSES[identifier]
+        if identifier.lower() in NAMES:
+            return NAMES[identifier.lower()]
+    return NAMES[shapes.choice(identifier, ["accuracy", *NAMES], "metric")]
+
+
+def to_config(name: str, metric: Metric) -> Any:
+    """What `get` makes the same metric from, where it is reported as ``name``."""
+    config = metric.get_config()
+    if name in ("accuracy", "acc", "crossentropy", "ce") or (not config and name in NAMES):
+        return name
+    return {"name": type(metric).__name__, **config}
