@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         optimizers,
         own,
         utils,
+        visualize,
     )
     from fastconv.backend import floatx, set_floatx, set_random_seed
     from fastconv.checking import check_gradients
@@ -50,7 +51,7 @@ _NAMES = {
 }
 _MODULES = {
     "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "own", "utils",
+    "models", "optimizers", "own", "utils", "visualize",
 }  # fmt: skip
 
 __all__ = [
@@ -58,7 +59,7 @@ __all__ = [
     "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
     "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
     "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config", "utils",
+    "set_num_threads", "set_random_seed", "show_config", "utils", "visualize",
 ]  # fmt: skip
 
 

@@ -66,6 +66,7 @@ FLOORS = {
     "checking.py": 7,
     "models.py": 7,
     "utils/*": 7,
+    "visualize/*": 7,
     "applications/*": 7,
     "datasets/*": 7,
     "serving/*": 7,
