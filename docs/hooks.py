@@ -24,8 +24,8 @@ OUTER = {
 # modules of the reference, in the order in which they are needed
 MODULES = (
     "fastconv", "layers", "models", "applications", "losses", "metrics", "optimizers",
-    "initializers", "callbacks", "utils", "datasets", "own", "functional", "backend", "onnx",
-    "serving",
+    "schedules", "initializers", "regularizers", "constraints", "callbacks", "utils", "datasets",
+    "visualize", "own", "functional", "backend", "onnx", "serving",
 )  # fmt: skip
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         schedules,
         serving,
         utils,
+        visualize,
     )
     from fastconv.backend import floatx, set_floatx, set_random_seed
     from fastconv.checking import check_gradients
@@ -61,7 +62,7 @@ _NAMES = {
 _MODULES = {
     "applications", "backend", "callbacks", "constraints", "datasets", "functional",
     "initializers", "layers", "losses", "metrics", "models", "optimizers", "own", "regularizers",
-    "schedules", "serving", "utils",
+    "schedules", "serving", "utils", "visualize",
 }  # fmt: skip
 
 __all__ = [
@@ -70,7 +71,7 @@ __all__ = [
     "find_learning_rate", "floatx", "functional", "get_num_threads", "initializers", "layers",
     "load_model", "losses", "metrics", "models", "optimizers", "own", "regularizers",
     "save_model", "schedules", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
-    "set_random_seed", "show_config", "utils",
+    "set_random_seed", "show_config", "utils", "visualize",
 ]  # fmt: skip
 
 

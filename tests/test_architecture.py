@@ -71,6 +71,7 @@ FLOORS = {
     "learning_rate.py": 7,
     "models.py": 7,
     "utils/*": 7,
+    "visualize/*": 7,
     "applications/*": 7,
     "datasets/*": 7,
     "serving/*": 7,

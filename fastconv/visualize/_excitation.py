@@ -1,0 +1,150 @@
+"""The input that excites a channel most, found by gradient ascent."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv import shapes
+from fastconv.model import Model
+from fastconv.plots import new_figure
+from fastconv.shapes import integer, real
+from fastconv.visualize._images import INK, show
+from fastconv.visualize._parts import outputs_of, part, single, tensor_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIRST = 16  # channels, where none are named
+EVERY = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softmax")
+
+
+def maximized_inputs(
+    model: Model, layer: Any, channels: Any = None, *, steps: int = 128, rate: float = 0.05,
+    decay: float = 0.01, jitter: int = 1, input_shape: Any = None,
+    value_range: tuple[float, float] = (0.0, 1.0), seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Images that excite channels of a layer, by gradient ascent from faint noise.
+
+    What grows is the channel's mean over its map, before the layer's activation, so that a channel
+    which is dead at first has a gradient too. The gradient is scaled to a fixed size, the image is
+    drawn to the middle of the range a little and shifted at random between the steps: without that,
+    what comes out is noise that only the network sees.
+
+    Parameters
+    ----------
+    model : Model
+        With one input, an image.
+    layer : str, int, Layer or Model
+        The network's last layer, for example: a channel is a class there.
+    channels : int or sequence of int, optional
+        By default the first 16.
+    steps : int
+    rate : float
+        A step's root mean square, as a share of the range.
+    decay : float
+        Share of the way to the middle of the range that each step goes.
+    jitter : int
+        Pixels of the random shift, each way.
+    input_shape : (int, int, int), optional
+        Where the model leaves height and width open.
+    value_range : (float, float)
+        Of the pixels that the model was trained with: (0, 255) for bytes.
+    seed : int
+
+    Returns
+    -------
+    images : ndarray (k, H, W, C)
+    activations : ndarray (k,)
+        The channel's mean over its map, of each image.
+
+    References
+    ----------
+    Erhan, Bengio, Courville, Vincent: Visualizing Higher-Layer Features of a Deep Network.
+    University of Montreal, 1341 (2009). Olah, Mordvintsev, Schubert: Feature Visualization.
+    Distill (2017).
+    """
+    single(model)
+    tensor = tensor_of(model, layer)
+    below = part(model, tensor, without=EVERY)
+    numbers = _numbers(channels, tensor.shape[-1], tensor.node.layer.name)
+    (shape,) = model._given_shapes(input_shape)
+    if len(shape) != 3:
+        raise ValueError(f"{model.name} takes {shapes.shape_text(shape)}: not an image")
+    low, high = (float(bound) for bound in value_range)
+    if not low < high:
+        raise ValueError(f"value_range is (low, high), not {value_range!r}")
+    steps, jitter = integer(steps, "steps", 0), integer(jitter, "jitter", 0)
+    rate, decay = real(rate, "rate", 0), real(decay, "decay", 0, 1)
+    rng, middle = np.random.default_rng(seed), (low + high) / 2
+    start = 0.05 * rng.standard_normal((1, *shape))  # the same for all: what differs is the channel
+    images = middle + (high - low) * np.repeat(start, len(numbers), axis=0)
+    rows = np.arange(len(numbers))
+    for _ in range(steps):
+        shift = rng.integers(-jitter, jitter + 1, 2)
+        moved = np.roll(images, shift, axis=(1, 2))
+        y, handle = below.forward(moved)
+        dy = np.zeros_like(y)
+        dy[rows, ..., numbers] = 1
+        gradient = np.roll(below.backward(handle, dy), -shift, axis=(1, 2)).astype(np.float64)
+        size = np.sqrt(np.mean(np.square(gradient), axis=(1, 2, 3), keepdims=True))
+        images += (high - low) * rate * gradient / np.maximum(size, 1e-12)
+        images += decay * (middle - images)
+        np.clip(images, low, high, out=images)
+    y = outputs_of(below, images)
+    return images, y.reshape(len(rows), -1, y.shape[-1])[rows, :, numbers].mean(axis=1)
+
+
+def maximize_activation(
+    model: Model, layer: Any, channels: Any = None, *, class_names: Sequence[str] | None = None,
+    **options: Any,
+) -> "Figure":  # fmt: skip
+    """The images that excite channels of a layer most, as `maximized_inputs` finds them.
+
+    Parameters
+    ----------
+    model, layer, channels
+        As in `maximized_inputs`, whose options may be given too.
+    class_names : sequence of str, optional
+        What the channels are called, where the layer is the last one.
+
+    Returns
+    -------
+    Figure
+    """
+    images, values = maximized_inputs(model, layer, channels, **options)
+    tensor = tensor_of(model, layer)
+    count = tensor.shape[-1] or 0
+    if class_names is not None and len(class_names) != count:
+        raise ValueError(f"class_names names {len(class_names)}, the layer has {count} channels")
+    numbers = _numbers(channels, count, tensor.node.layer.name)
+    low, high = options.get("value_range", (0.0, 1.0))
+    shown = (images - low) / (high - low)
+    shown = shown if shown.shape[-1] == 3 else shown.mean(axis=-1)
+    columns = min(8, len(numbers)) if len(numbers) <= 16 else math.ceil(math.sqrt(2 * len(numbers)))
+    rows = -(-len(numbers) // columns)
+    tall = shown.shape[1] / shown.shape[2]
+    figure = new_figure(max(1.2 * columns, 3.2), (1.2 * tall + 0.22) * rows + 0.4)
+    for place, (number, image, value) in enumerate(zip(numbers, shown, values, strict=True), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        show(axes, image)
+        name = class_names[number] if class_names is not None else str(number)
+        axes.set_title(f"{name}: {value:.3g}", fontsize=8, color=INK, pad=3)
+    title = f"What excites {tensor.node.layer.name}: channel and its activation"
+    figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def _numbers(channels: Any, count: int | None, name: str) -> list[int]:
+    """The channels' numbers, each of 0 to count − 1."""
+    known = count or 0
+    if channels is None:
+        return list(range(min(known, FIRST)))
+    found = np.atleast_1d(np.asarray(channels))
+    if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
+        raise ValueError(f"channels is a number or a list of them, not {channels!r}")
+    for number in found.tolist():
+        if not 0 <= number < known:
+            raise ValueError(f"{name} has {known} channels, 0 to {known - 1}; not {number}")
+    return found.tolist()
