@@ -23,6 +23,7 @@ PARTS = {
     "memory": ("memory", 1),
     "import": ("startup", 7),
     "feeding": ("feeding", 5),
+    "optimizers": ("optimizers", 7),
     "peak": ("peak", 9),
 }
 

@@ -470,6 +470,7 @@ PARTS = {
     "memory": ["lenet5_1"],
     "import": ["numpy"],
     "feeding": ["input", "callbacks", "folder"],
+    "optimizers": [],
     "peak": [],
 }
 
@@ -477,7 +478,7 @@ PARTS = {
 @pytest.mark.parametrize("part", run.PARTS)
 @pytest.mark.parametrize("peers", [False, True], ids=["alone", "beside peers"])
 def test_parts_run(part, peers, tmp_path, monkeypatch):
-    alone = part in ("peak", "feeding")
+    alone = part in ("peak", "feeding", "optimizers")
     if peers and (alone or not common.installed("torch")):
         pytest.skip("there is nobody to compare with" if alone else "PyTorch is missing")
     if not peers:
