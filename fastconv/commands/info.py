@@ -45,6 +45,7 @@ def _model(path: str) -> list[str]:
     model = load_model(path)
     words = [f"{path}: a model of fastconv, {size_text(os.path.getsize(path))}", ""]
     model.summary(print_fn=words.append)
+    words.append(f"Weights: sha256 {model.fingerprint()}")
     settings = model.compile_config()
     if settings is None:
         return [*words, "Not compiled"]
