@@ -24,6 +24,7 @@ PARTS = {
     "policies": ("policies", 7),
     "import": ("startup", 7),
     "feeding": ("feeding", 5),
+    "optimizers": ("optimizers", 7),
     "peak": ("peak", 9),
 }
 

@@ -474,6 +474,7 @@ PARTS = {
     "policies": ["lenet5_1"],
     "import": ["numpy"],
     "feeding": ["input", "callbacks", "folder", "command"],
+    "optimizers": [],
     "peak": [],
 }
 

@@ -243,7 +243,8 @@ static double pull_square(ptrdiff_t count, const fc_pull *p, const real *w, cons
         vec sum = v_zero();
         for (; i < end; i += VLEN) {
             const ptrdiff_t n = end - i < VLEN ? end - i : VLEN;
-            const vec gi = pulled(&terms, load_part(w + i, n), load_part(g + i, n));
+            const vec wi = terms.plain ? v_zero() : load_part(w + i, n);
+            const vec gi = pulled(&terms, wi, load_part(g + i, n));
             sum = v_fma(gi, gi, sum);
         }
         total += (double)v_sum(sum);
