@@ -15,7 +15,7 @@ import fastconv as fc
 from fastconv import layers, losses
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import cases  # noqa: E402
+import oracle_cases as cases  # noqa: E402
 
 ENDS = {"binary": "sigmoid", "masks": "sigmoid", "labels": "softmax", "classes": "softmax",
         "soft classes": "softmax", "positive": "sigmoid"}  # fmt: skip

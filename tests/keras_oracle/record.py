@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import cases
+import oracle_cases as cases
 import jax
 import keras
 import numpy as np
