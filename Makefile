@@ -77,7 +77,7 @@ format: $(VENV)/.$(EXTRAS) ## let ruff and clang-format correct what they can
 	$(BIN)/clang-format -i $(C_FILES)
 
 docs: build ## build the documentation site into out/site, with every link checked
-	$(BIN)/python -m mkdocs --quiet build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build
 
 # The sanitizers' runtime must be the first thing that the interpreter loads, with libstdc++ beside
 # it, which it asks for __cxa_throw before numpy brings it in. Any report ends the process.
