@@ -48,16 +48,23 @@ class Asked:
         return lambda x: model.predict(x, batch_size=len(x), verbose=0)
 
     def _open_network(self) -> Any:
-        from fastconv.commands._network import Network
+        from fastconv.serving import Session
+        from fastconv.serving.contract import contract
 
-        network = Network(self.path)
+        session = Session(self.path, "cpu")
+        network = contract(session)
         self.kind = "an ONNX network"
         self.names = network.class_names
         self.channels = network.channels
         self.size = network.size if self.channels else (None, None)
         self._range = network.input_range
         first = network.layout == "NCHW"
-        return lambda x: network.run(x.transpose(0, 3, 1, 2) if first else x)
+
+        def scores(x: np.ndarray) -> np.ndarray:
+            x = x.transpose(0, 3, 1, 2) if first else x
+            return session.predict(x, outputs=[network.output], batch_size=len(x))
+
+        return scores
 
     def scores(self, part: Any) -> np.ndarray:
         """Outputs for the images of a `Part`, in order; bytes become what the network takes."""
