@@ -164,9 +164,7 @@ def test_initializer(number):
         matrix = w.reshape(-1, shape[-1])
         matrix = matrix if len(matrix) >= shape[-1] else matrix.T
         square = arguments.get("gain", 1.0) ** 2
-        np.testing.assert_allclose(
-            matrix.T @ matrix, square * np.eye(matrix.shape[1]), atol=1e-5
-        )
+        np.testing.assert_allclose(matrix.T @ matrix, square * np.eye(matrix.shape[1]), atol=1e-5)
 
 
 LAYERS = recorded("layers")
