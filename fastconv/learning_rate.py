@@ -1,7 +1,7 @@
 """A learning-rate finder: train for a few batches with a rate that grows, and look at the loss.
 
-Below some rate nothing happens, above another one the loss explodes; a good rate lies between, where
-the loss falls fastest (Smith 2017).
+Below some rate nothing happens, above another one the loss explodes; a good rate lies between,
+where the loss falls fastest (Smith 2017).
 """
 
 import math
@@ -119,7 +119,7 @@ def find_learning_rate(
             if step >= 10 and losses[-1] > DIVERGED * min(losses):
                 break
     if len(losses) < 3:
-        raise ValueError(f"the loss is not finite at the rate {rate:g}: begin below start={start:g}")
+        raise ValueError(f"the loss is not finite at the rate {rate:g}: begin below {start:g}")
     return LearningRates(np.array(tried), np.array(losses))
 
 

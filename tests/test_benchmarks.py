@@ -484,7 +484,7 @@ PARTS = {
 def test_parts_run(part, peers, tmp_path, monkeypatch):
     if part == "policies" and precision.no_bf16():
         pytest.skip(precision.no_bf16())
-    alone = part in ("peak", "feeding", "policies")
+    alone = part in ("peak", "feeding", "policies", "optimizers")
     if peers and (alone or not common.installed("torch")):
         pytest.skip("there is nobody to compare with" if alone else "PyTorch is missing")
     if not peers:

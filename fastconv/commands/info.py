@@ -61,7 +61,7 @@ def _model(path: str) -> list[str]:
 
 
 def _call(config: Any) -> str:
-    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it; what is not given is left out."""
+    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it, without what is not given."""
     if not isinstance(config, dict):
         return str(config)
     name = config.get("name", config.get("class"))
