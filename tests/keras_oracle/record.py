@@ -14,10 +14,10 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import oracle_cases as cases
 import jax
 import keras
 import numpy as np
+import oracle_cases as cases
 
 HERE = Path(__file__).parent
 
