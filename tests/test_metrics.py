@@ -10,7 +10,7 @@ import fastconv as fc
 from fastconv import layers, losses, metrics
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import cases
+import oracle_cases as cases
 
 
 @pytest.mark.parametrize("case", [
