@@ -3,7 +3,7 @@
     python -m venv keras && keras/bin/pip install keras jax
     keras/bin/python tests/keras_oracle/record.py [optimizers losses ...]
 
-Needed only when a case is added to cases.py; the tests read what was recorded.
+Needed only when a case is added to oracle_cases.py; the tests read what was recorded.
 """
 
 import inspect
