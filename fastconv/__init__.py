@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         models,
         optimizers,
         own,
+        sklearn,
         utils,
         visualize,
     )
@@ -51,7 +52,7 @@ _NAMES = {
 }
 _MODULES = {
     "backend", "callbacks", "datasets", "functional", "initializers", "layers", "losses", "metrics",
-    "models", "optimizers", "own", "utils", "visualize",
+    "models", "optimizers", "own", "sklearn", "utils", "visualize",
 }  # fmt: skip
 
 __all__ = [
@@ -59,7 +60,7 @@ __all__ = [
     "check_gradients", "datasets", "floatx", "functional", "get_num_threads", "initializers",
     "layers", "load_model", "losses", "metrics", "models", "optimizers", "own", "save_model",
     "set_floatx",
-    "set_num_threads", "set_random_seed", "show_config", "utils", "visualize",
+    "set_num_threads", "set_random_seed", "show_config", "sklearn", "utils", "visualize",
 ]  # fmt: skip
 
 
