@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         regularizers,
         schedules,
         serving,
+        sklearn,
         utils,
         visualize,
     )
@@ -62,7 +63,7 @@ _NAMES = {
 _MODULES = {
     "applications", "backend", "callbacks", "constraints", "datasets", "functional",
     "initializers", "layers", "losses", "metrics", "models", "optimizers", "own", "regularizers",
-    "schedules", "serving", "utils", "visualize",
+    "schedules", "serving", "sklearn", "utils", "visualize",
 }  # fmt: skip
 
 __all__ = [
@@ -71,7 +72,7 @@ __all__ = [
     "find_learning_rate", "floatx", "functional", "get_num_threads", "initializers", "layers",
     "load_model", "losses", "metrics", "models", "optimizers", "own", "regularizers",
     "save_model", "schedules", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
-    "set_random_seed", "show_config", "utils", "visualize",
+    "set_random_seed", "show_config", "sklearn", "utils", "visualize",
 ]  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """Settings of the whole process: the compute type and the random seed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ MASK = (1 << 64) - 1  # of a seed
 
 _floatx = "float32"
 _generator = np.random.default_rng()
+_own: ContextVar[np.random.Generator | None] = ContextVar("own", default=None)  # of `seeded`
 
 
 def floatx() -> str:
@@ -39,18 +43,33 @@ def set_random_seed(seed: int) -> None:
 
 
 def next_seed() -> int:
-    """A fresh 63-bit seed from the process' generator."""
-    return int(_generator.integers(1 << 63))
+    """A fresh 63-bit seed from the process' generator, or that of `seeded`."""
+    return int(_current().integers(1 << 63))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, in this thread, everything random follows ``seed``; the process' generator, and what
+    other threads do, stay as they are."""
+    token = _own.set(np.random.default_rng(seed))
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
+
+def _current() -> np.random.Generator:
+    return _own.get() or _generator
 
 
 def random_state() -> dict[str, Any]:
-    """Where the process' generator stands, as plain data."""
-    return _generator.bit_generator.state  # type: ignore[return-value]
+    """Where the generator stands, as plain data."""
+    return _current().bit_generator.state  # type: ignore[return-value]
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the process' generator where `random_state` found it."""
-    _generator.bit_generator.state = state
+    """Put the generator where `random_state` found it."""
+    _current().bit_generator.state = state
 
 
 def image_data_format() -> str:

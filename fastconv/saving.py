@@ -14,6 +14,7 @@ inside the file, layers take their parameters from its tensors instead of from w
 ask for, and every disagreement is a ValueError that names the file.
 """
 
+import io
 import json
 import os
 import struct
@@ -84,6 +85,21 @@ def read_model(path: StrPath, classes: Mapping[str, type["Model"]], compile: boo
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
+def to_bytes(model: "Model") -> bytes:
+    """What `save_model` writes, in memory."""
+    file = io.BytesIO()
+    _write(model, file)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes, classes: Mapping[str, type["Model"]]) -> "Model":
+    """The model that `to_bytes` wrote; ``classes`` as in `read_model`."""
+    try:
+        return _read(io.BytesIO(content), classes, compile=True)
+    except DAMAGED as error:
+        raise ValueError(f"not a whole model: {error}") from error
+
+
 # -- writing ----------------------------------------------------------------------------------
 
 
@@ -150,7 +166,7 @@ def _to_tensors(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _read(file: IO[bytes], classes: Mapping[str, type["Model"]], compile: bool) -> "Model":
     with zipfile.ZipFile(file) as archive:
-        entries = _entries(archive, os.fstat(file.fileno()).st_size)
+        entries = _entries(archive, file.seek(0, os.SEEK_END))
         metadata = _from_json(archive, entries, METADATA)
         _check_format(metadata)
         _check_names(entries)

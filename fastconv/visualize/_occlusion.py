@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv.model import Model
 from fastconv.shapes import integer, integers
-from fastconv.visualize._images import MOST, SIGNED, Pairs, show
+from fastconv.visualize._images import INK, MOST, SIGNED, Pairs, show
 from fastconv.visualize._parts import chosen, classifier, images_of, outputs_of
 
 if TYPE_CHECKING:
@@ -94,11 +94,14 @@ def occlusion(
     bound = float(np.abs(maps).max()) or 1.0
     drawn = None
     for axes, image, values in zip(pairs.below, pairs.images, maps, strict=True):
-        drawn = show(axes, values, cmap=SIGNED, vmin=-bound, vmax=bound)
-        grey = image if image.ndim == 2 else image.mean(axis=-1)
-        if grey.max() > grey.min():  # the image's outline, to see where the map lies
-            axes.contour(grey, levels=[0.5 * (grey.min() + grey.max())], colors="#1f2937",
-                         linewidths=0.6, alpha=0.7)  # fmt: skip
+        if image.ndim == 3:  # a photograph shines through, of a drawing the outline is enough
+            show(axes, 0.5 * (1 - image.mean(axis=-1)))
+        drawn = show(
+            axes, values, cmap=SIGNED, vmin=-bound, vmax=bound, alpha=0.6 if image.ndim == 3 else 1
+        )
+        if image.ndim == 2 and image.max() > image.min():
+            level = 0.5 * (image.min() + image.max())
+            axes.contour(image, levels=[level], colors=INK, linewidths=0.6, alpha=0.7)
     pairs.bar(drawn, "fall of the output")
     return pairs.figure
 

@@ -83,7 +83,6 @@ def part(
     """
     starts = {start} if start is not None else set()
     needed = _ancestors(end, starts)
-    state = backend.random_state()  # what is looked at is not changed: nor is what comes after
     twins: dict[Layer, Layer] = {}
     made: dict[Tensor, Tensor] = {}
     if start is not None:
@@ -100,9 +99,8 @@ def part(
             twin = twins.setdefault(node.layer, twin)
         made[node.output] = twin([made[tensor] for tensor in node.inputs])
     ends = [t for t in made.values() if isinstance(t.node.layer, InputLayer)]
-    found = Model(ends, made[end], name=f"{model.name} to {end.node.layer.name}")
-    backend.set_random_state(state)
-    return found
+    with backend.seeded(0):  # a model has a seed: looking must not take one from what comes after
+        return Model(ends, made[end], name=f"{model.name} to {end.node.layer.name}")
 
 
 def scores(model: Model, start: Tensor | None = None) -> Model:
