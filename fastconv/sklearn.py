@@ -163,7 +163,8 @@ class _ConvEstimator(BaseEstimator):
 
     def _train(self, x: np.ndarray, y: np.ndarray, weights: Any, epochs: int, held: float) -> None:
         """Train the network that is there, keeping a share of the samples for validation."""
-        images, validation = self._images(x), None
+        images = self._images(x)
+        validation: Any = None
         if not 0 <= held < 1:
             raise ValueError(f"validation_fraction is at least 0 and below 1, not {held!r}")
         if weights is not None:
