@@ -79,3 +79,12 @@ def test_gan():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "step 20: discriminator" in done.stdout
     assert run("gan", "--steps", 1, "--check", 0.999).returncode == 1
+
+
+def test_visualize(idx_folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("visualize", "--data", idx_folder, "--epochs", 1, "--out", tmp_path / "pictures")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pictures = sorted((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 10
+    assert min(path.stat().st_size for path in pictures) > 2000
