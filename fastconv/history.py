@@ -3,6 +3,9 @@
 from typing import Any
 
 from fastconv.callback import Callback, Logs
+from fastconv.tables import html_table
+
+SHOWN = 20  # epochs of a notebook's table
 
 
 class History(Callback):
@@ -46,3 +49,19 @@ class History(Callback):
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4f}" for name, values in self.history.items())
         return f"<History of {len(self.epoch)} epochs: {last}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per epoch; of many the first and the last ones."""
+        count = len(self.epoch)
+        whole = {name: values for name, values in self.history.items() if len(values) == count}
+        columns = [[str(epoch + 1) for epoch in self.epoch]]
+        columns += [[f"{value:.4g}" for value in values] for values in whole.values()]
+        rows = list(zip(*columns, strict=True))
+        if count > SHOWN:
+            rows[SHOWN // 2 : -SHOWN // 2] = [("…",) * len(columns)]
+        notes = [  # of what was not measured in every epoch, as with ``validation_freq``
+            f"{name}: {', '.join(f'{value:.4g}' for value in values[-SHOWN:])}"
+            for name, values in self.history.items()
+            if name not in whole
+        ]
+        return html_table(f"{count} epochs", ["epoch", *whole], rows, notes)

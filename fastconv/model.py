@@ -1,5 +1,6 @@
 """Models: a graph with the means to train it, ask it, keep it and hand it on."""
 
+import html
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -919,6 +920,14 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of `summary`."""
+        from fastconv.summary import summary_html
+
+        if not self.built:
+            return f"<code>{html.escape(repr(self))}</code>, whose input shape is not known yet"
+        return summary_html(self.name, type(self).__name__, self.graph)
 
 
 class Sequential(Model):

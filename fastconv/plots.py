@@ -6,6 +6,8 @@ the part of a figure that it is given. Nothing here opens a window or touches py
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +32,15 @@ def new_figure(width: float, height: float) -> "Figure":
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    # a notebook shows pyplot's figures; this is how it learns of others
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBase":

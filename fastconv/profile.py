@@ -22,7 +22,7 @@ from fastconv._native import dispatch, peak
 from fastconv._native.step import Step
 from fastconv.files import replacing
 from fastconv.plan import Origin, Plan, RunningPass
-from fastconv.tables import RULE, table
+from fastconv.tables import RULE, html_table, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -157,6 +157,24 @@ class Profile:
 
     def table(self, steps: bool = False) -> str:
         """The times as text; with ``steps`` a line for each step instead of each direction."""
+        header, rows, last = self._cells(steps)
+        return "\n".join([*self._title, "", *table(header, [*rows, RULE, last])])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table."""
+        header, rows, last = self._cells(steps=False)
+        return html_table("\n".join(self._title), header, [*rows, last])
+
+    @property
+    def _title(self) -> list[str]:
+        purpose = "training step" if self.training else "inference"
+        return [
+            f"Profile of {self.name}, {purpose} with a batch of {self.batch_size}",
+            f"{self.peaks}",
+        ]
+
+    def _cells(self, steps: bool) -> tuple[list[str], list[list[str]], list[str]]:
+        """Header, rows and the total of `table`."""
         rows, whole = (self.steps if steps else self.layers), self.total
         header = ["layer", "direction", *(["step"] if steps else []), "algorithm", "ms", "%"]
         header += ["GFLOP/s", "GB/s", "of peak"]
@@ -173,15 +191,7 @@ class Profile:
 
         last = cells(whole)
         last[-1] = f"{100 * whole.share:.0f} %"
-        purpose = "training step" if self.training else "inference"
-        return "\n".join(
-            [
-                f"Profile of {self.name}, {purpose} with a batch of {self.batch_size}",
-                f"{self.peaks}",
-                "",
-                *table(header, [*map(cells, rows), RULE, last]),
-            ]
-        )
+        return header, list(map(cells, rows)), last
 
     def __str__(self) -> str:
         return self.table()

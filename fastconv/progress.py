@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,7 @@ class Progress:
         if verbose and title:
             print(title, flush=True)
         if verbose == 1:
-            from tqdm.auto import tqdm
-
+            tqdm = _bar()
             self.bar = tqdm(total=steps, initial=done, file=sys.stdout, ascii=" ━", leave=True,
                             bar_format=FORM if steps else "{n_fmt}/Unknown {desc}")  # fmt: skip
 
@@ -89,6 +89,15 @@ class Progress:
         rate = f"{self.samples / max(seconds, 1e-9):,.0f} images/s"
         numbers = [f"{name}: {_number(logs[name])}" for name in sorted(logs)]
         return " - ".join([f"{_time(whole)}{between}{_each(each)}/step", *numbers, rate])
+
+
+def _bar() -> Any:
+    """tqdm's bar; in a notebook its widget, or without ipywidgets the bar in text, with no word of
+    it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The table that `Model.summary` prints."""
+"""The table that `Model.summary` prints, and a notebook shows."""
 
 from math import prod
 from typing import Any
@@ -8,7 +8,7 @@ from fastconv.graph import Graph
 from fastconv.layer import Call, Node
 from fastconv.parameter import total
 from fastconv.shapes import shape_text
-from fastconv.tables import RULE, table
+from fastconv.tables import RULE, html_table, table
 
 UNKNOWN = "–"  # sizes are open
 Row = list[str]
@@ -19,32 +19,41 @@ def summary(
 ) -> str:  # fmt: skip
     """Layers with output shapes, parameters, the size of their output and the multiplications of
     one sample; with what each reads, where it is not a chain."""
+    title, header, rows, notes = _contents(name, kind, graph, expand, trained)
+    return "\n".join([title, *table(header, [RULE, *rows, RULE]), *notes])
+
+
+def summary_html(name: str, kind: str, graph: Graph) -> str:
+    """The same for a notebook."""
+    return html_table(*_contents(name, kind, graph, expand=False, trained=False))
+
+
+def _contents(
+    name: str, kind: str, graph: Graph, expand: bool, trained: bool
+) -> tuple[str, Row, list[Row], list[str]]:
+    """Title, header, rows, and the lines below."""
     items = [item for item in graph.items() if item.inputs or kind != "Sequential"]
     chain = _is_chain(graph)
     header = ["Layer (type)", "Output shape", "Parameters", "Output", "Multiply-adds"]
     header += [*(["Trained"] if trained else []), *([] if chain else ["Reads"])]
     seen: set[int] = set()
-    rows: list[Any] = []
+    rows: list[Row] = []
     for item in items:
         rows.append(_row(item, seen, trained, chain))
         if expand and isinstance(item, Call):
             rows += [_row(n, set(), trained, chain, "  ") for n in _nodes(graph, item)]
-    lines = table(header, [RULE, *rows, RULE])
     costs = [_cost(node) for node in graph.nodes]
     outputs = [_elements(node) for node in graph.nodes if node.inputs]
     parameters = graph.parameters
     trainable = total([p for p in parameters if p.trainable])
     whole = total(parameters)
     size = sum(p.value.nbytes for p in parameters)
-    return "\n".join(
-        [
-            f'Model "{name}"',
-            *lines,
-            f"Parameters: {whole:,} ({size_text(size)}), trainable {trainable:,}, "
-            f"other {whole - trainable:,}",
-            f"One sample: {_sum(costs)} multiply-adds, {_size(_total(outputs))} of layers' outputs",
-        ]
-    )
+    notes = [
+        f"Parameters: {whole:,} ({size_text(size)}), trainable {trainable:,}, "
+        f"other {whole - trainable:,}",
+        f"One sample: {_sum(costs)} multiply-adds, {_size(_total(outputs))} of layers' outputs",
+    ]
+    return f'Model "{name}"', header, rows, notes
 
 
 def _is_chain(graph: Graph) -> bool:

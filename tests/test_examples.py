@@ -95,3 +95,12 @@ def test_serving_client(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'grey.png'}: " in done.stdout
     assert "digits: [1, 1, 28, 28] gives [1, 3]" in done.stdout
+
+
+def test_visualize(idx_folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("visualize", "--data", idx_folder, "--epochs", 1, "--out", tmp_path / "pictures")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pictures = sorted((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 10
+    assert min(path.stat().st_size for path in pictures) > 2000
