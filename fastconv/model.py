@@ -640,6 +640,7 @@ class Model:
         metrics: Any = None,
         loss_weights: Any = None,
         recompute: Any = None,
+        weighted_metrics: Any = None,
     ) -> None:
         """Settle how to train.
 
@@ -656,12 +657,16 @@ class Model:
             takes less memory and more time and gives the same bits: by their names, or patterns
             of them ("block1_*"). "activations" are all activations, batch normalizations and
             dropouts. `memory` tells what it saves.
+        weighted_metrics : list of str or Metric, or one list per output, optional
+            Metrics in which ``sample_weight`` and ``class_weight`` of `fit` and `evaluate` count.
         """
         if loss is None:
             raise ValueError("compile needs a loss")
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
-        settings = (optimizers.get(optimizer), loss, metrics, loss_weights, recompute)
+        settings = (
+            optimizers.get(optimizer), loss, metrics, loss_weights, recompute, weighted_metrics
+        )  # fmt: skip
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
@@ -698,6 +703,7 @@ class Model:
             config["metrics"],
             config["loss_weights"],
             config.get("recompute", []),
+            config.get("weighted_metrics"),
         )
         self.optimizer.build(self._trainable())
 
