@@ -80,7 +80,7 @@ def feed(model: fc.Model, source: Any) -> None:
 
 
 def input_work(rounds: int, count: int) -> list[dict[str, Any]]:
-    from fastconv.fitting import source
+    from fastconv.sources import source
 
     rows = []
     x, y = digits(count)

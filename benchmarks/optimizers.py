@@ -1,10 +1,13 @@
-"""Time the optimizers' fused pass over many parameters, in bytes: every optimizer, what goes with it.
+"""Time the optimizers' fused pass over many parameters, in bytes.
 
 The bytes are those that the formulas need: the weight, read and written, the gradient, read, each
 state, read and written. A norm to clip to reads the gradients once more; a moving average of the
 weights is one state more. They are divided by the time and compared with the triad of the same
-machine (`peak`), measured before and after. Nothing that an update writes is left out of the caches'
-way: it has all been read.
+machine (`peak`), measured before and after.
+
+An update writes only what it has read. The triad writes an array that it has not read, whose lines
+the processor fetches first: it moves four numbers where three are counted. The last column
+therefore compares with 4/3 of the triad, what memory really carried.
 """
 
 import argparse
@@ -82,10 +85,12 @@ def run(args: argparse.Namespace) -> Report:
         row["gbytes"] = row["bytes"] / statistics.median(row["seconds"]) / 1e9
     table = Table(
         f"Updates of {size:,} parameters, {args.threads} threads; triad {triad:.1f} GB/s",
-        ["optimizer", "numbers a parameter", "ms", "GB/s", "of the triad"],
+        ["optimizer", "numbers a parameter", "ms", "GB/s", "of the triad",
+         "of 4/3 of it"],
         [
             [r["name"], str(r["words"]), f"{1e3 * statistics.median(r['seconds']):.1f}",
-             f"{r['gbytes']:.1f}", f"{r['gbytes'] / triad:.2f}"]
+             f"{r['gbytes']:.1f}", f"{r['gbytes'] / triad:.2f}",
+             f"{0.75 * r['gbytes'] / triad:.2f}"]
             for r in rows
         ],
     )  # fmt: skip
@@ -93,6 +98,6 @@ def run(args: argparse.Namespace) -> Report:
         "optimizers",
         "Optimizers",
         [table],
-        notes=["The triad is the better one of two, measured before and after; medians of updates."],
+        notes=["The triad is the better of two, measured before and after; medians of updates."],
         data={"rows": rows, "triad": limits},
     )

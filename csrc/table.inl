@@ -165,21 +165,21 @@ typedef struct {
 
     /* kernels/update.inl */
     void (*sgd)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                   real *const *state);
+                real *const *state);
     void (*adam)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                    real *const *state);
+                 real *const *state);
     void (*nadam)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                     real *const *state);
+                  real *const *state);
     void (*adamax)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                      real *const *state);
+                   real *const *state);
     void (*rmsprop)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                       real *const *state);
-    void (*adagrad)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                       real *const *state);
-    void (*adadelta)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
-                        real *const *state);
-    void (*lion)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
                     real *const *state);
+    void (*adagrad)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                    real *const *state);
+    void (*adadelta)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                     real *const *state);
+    void (*lion)(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
+                 real *const *state);
     void (*average)(ptrdiff_t count, double momentum, const real *w, real *mean);
     double (*pull_square)(ptrdiff_t count, const fc_pull *p, const real *w, const real *g);
     void (*weight_sums)(ptrdiff_t count, const real *w, double *sums);

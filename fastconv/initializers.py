@@ -134,7 +134,7 @@ class Orthogonal(Initializer):
 
     def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
         if len(shape) < 2:
-            raise ValueError(f"Orthogonal fills matrices and windows, not a weight of shape {shape}")
+            raise ValueError(f"Orthogonal fills matrices and windows, not the shape {shape}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
         q *= np.sign(np.diag(r))

@@ -276,7 +276,7 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again."""
-        holds = {name: module.to_config(getattr(self, name)) for name, module in self._holds.items()}
+        holds = {name: m.to_config(getattr(self, name)) for name, m in self._holds.items()}
         given = {name: config for name, config in holds.items() if config is not None}
         return {"name": self.name, "trainable": self.trainable, **given}
 

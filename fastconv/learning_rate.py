@@ -1,7 +1,7 @@
 """A learning-rate finder: train for a few batches with a rate that grows, and look at the loss.
 
-Below some rate nothing happens, above another one the loss explodes; a good rate lies between, where
-the loss falls fastest (Smith 2017).
+Below some rate nothing happens, above another one the loss explodes; a good rate lies between,
+where the loss falls fastest (Smith 2017).
 """
 
 import math
@@ -192,8 +192,9 @@ def _batches(x: Any, y: Any, size: int) -> Iterator[tuple[Any, ...]]:
             if y is None:
                 raise ValueError("find_learning_rate needs targets: y is missing")
             order = generator.permutation(len(data.first(x)))
-            for start in range(0, len(order), size):
-                count += 1
+            size = min(size, len(order))
+            for start in range(0, len(order) - size + 1, max(size, 1)):  # whole batches
+                count += size
                 rows = np.sort(order[start : start + size])
                 yield _rows(x, rows), _rows(y, rows), None
         if not count:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import backend, data, fitting, optimizers, progress, shapes
+from fastconv import backend, data, fitting, optimizers, progress, shapes, sources
 from fastconv.callback import CallbackList
+from fastconv.feeding import is_stream
 from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Call, Layer, Tensor
@@ -503,20 +504,20 @@ class Model:
         callbacks : list of Callback, optional
         """
         verbose = progress.check_verbose(verbose)
-        if callbacks is None and not fitting.is_stream(x, None):
+        if callbacks is None and not is_stream(x, None):
             self._build_for(x)
             return self._like_outputs(self._predict(x, batch_size, verbose, NOBODY))
         listed = CallbackList(callbacks)
         listed.begin(self, {"verbose": verbose})
         listed.call("on_predict_begin", {})
         try:
-            if not fitting.is_stream(x, None):
+            if not is_stream(x, None):
                 self._build_for(x)
                 outputs = self._predict(x, batch_size, verbose, listed)
             else:
                 found = [
                     self._predict(rows, None, 0, listed)
-                    for rows in fitting.inputs_of(self, x, batch_size, steps)
+                    for rows in sources.inputs_of(self, x, batch_size, steps)
                 ]
                 outputs = [np.concatenate(parts) for parts in zip(*found, strict=True)]
             listed.call("on_predict_end", {})
@@ -780,7 +781,7 @@ class Model:
         verbose = progress.check_verbose(verbose)
         epochs = shapes.integer(epochs, "epochs", 0)
         with self._lock:
-            source, held = fitting.sources(
+            source, held = sources.sources(
                 self, x, y, sample_weight,
                 batch_size=batch_size, shuffle=shuffle, class_weight=class_weight,
                 steps=steps_per_epoch, split=validation_split, validation=validation_data,
@@ -817,7 +818,7 @@ class Model:
         """
         self._build_for(x)
         with self._lock:
-            batch = fitting.one_batch(self, x, y, sample_weight, class_weight)
+            batch = sources.one_batch(self, x, y, sample_weight, class_weight)
             plan, heads = self._plan("fit weighted" if batch.weights else "fit", batch.x)
             optimizer = self.optimizer
             optimizer.build(heads.trained)
@@ -865,7 +866,7 @@ class Model:
         """
         verbose = progress.check_verbose(verbose)
         with self._lock:
-            source = fitting.source(
+            source = sources.source(
                 self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps
             )
             listed = CallbackList(callbacks)

@@ -124,8 +124,8 @@ class Optimizer:
     def learning_rate(self, value: Any) -> None:
         if self.schedule is not None and not isinstance(value, schedules.LearningRateSchedule):
             raise ValueError(
-                f"the learning rate is {self.schedule!r}'s, it cannot be set to {value!r}: make the "
-                "optimizer with a number, or give it another schedule"
+                f"the learning rate is {self.schedule!r}'s, it cannot be set to {value!r}: make "
+                "the optimizer with a number, or give it another schedule"
             )
         self._learning_rate = schedules.get(value)
 
@@ -202,13 +202,15 @@ class Optimizer:
         if not len(segments):
             return
         for parameter in self._penalized:
-            parameter.grad += parameter.regularizer.gradient(parameter.value)  # type: ignore[union-attr]
+            assert parameter.regularizer is not None
+            parameter.grad += parameter.regularizer.gradient(parameter.value)
         segments.mean_momentum = self.ema_momentum if self.iterations > 1 else 0.0
         self.update(segments, rate)
         if self.ema_overwrite_frequency and self.iterations % self.ema_overwrite_frequency == 0:
             self.finalize_variable_values()
         for parameter in self._constrained:
-            parameter.value[...] = parameter.constraint(parameter.value)  # type: ignore[misc]
+            assert parameter.constraint is not None
+            parameter.value[...] = parameter.constraint(parameter.value)
 
     def update(self, segments: update.Segments, rate: float) -> None:
         """The fused pass."""
@@ -242,7 +244,8 @@ class Optimizer:
         return cls(**config)
 
     def __repr__(self) -> str:
-        defaults = type(self)().get_config() if type(self) is not Optimizer else {}  # type: ignore[call-arg]
+        make: Callable[[], Optimizer] = type(self)
+        defaults = make().get_config()
         given = {k: v for k, v in self.get_config().items() if v != defaults.get(k)}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
 
@@ -290,7 +293,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
-    states = ("momentum", "velocity")
+    states: tuple[str, ...] = ("momentum", "velocity")
 
     def __init__(
         self,
@@ -534,8 +537,7 @@ class Lion(Optimizer):
 
 
 NAMES: dict[str, Callable[..., Optimizer]] = {
-    cls.name: cls
-    for cls in (SGD, RMSprop, Adam, AdamW, Adadelta, Adagrad, Adamax, Nadam, Lion)
+    cls.name: cls for cls in (SGD, RMSprop, Adam, AdamW, Adadelta, Adagrad, Adamax, Nadam, Lion)
 }
 
 

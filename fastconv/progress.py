@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 REFRESH = 0.1  # seconds between two updates of the bar
-WIDTH = 20  # characters of the bar
+FORM = "{n_fmt}/{total_fmt} {bar:20} {desc}"  # as tqdm fills it in
 
 Logs = dict[str, float]
 
@@ -46,10 +46,8 @@ class Progress:
         if verbose == 1:
             from tqdm.auto import tqdm
 
-            form = f"{{n_fmt}}/{{total_fmt}} {{bar:{WIDTH}}} {{desc}}"
-            self.bar = tqdm(total=steps, initial=done, mininterval=REFRESH, file=sys.stdout,
-                            ascii=" ━", leave=True,
-                            bar_format=form if steps else "{n_fmt}/Unknown {desc}")  # fmt: skip
+            self.bar = tqdm(total=steps, initial=done, file=sys.stdout, ascii=" ━", leave=True,
+                            bar_format=FORM if steps else "{n_fmt}/Unknown {desc}")  # fmt: skip
 
     def update(self, samples: int, logs: Callable[[], Logs]) -> None:
         """Another batch is through; ``samples`` so far, ``logs()`` gives the means so far."""
@@ -68,16 +66,20 @@ class Progress:
         seconds = time.perf_counter() - self.start
         if self.bar is not None:
             if logs is not None:
+                if self.steps is None:  # now it is known
+                    self.bar.total, self.bar.bar_format = self.done, FORM
                 self._show(logs, seconds)
-            self.bar.close()
+            self.bar.n = self.done
+            self.bar.close()  # which draws it for the last time
         elif self.verbose == 2 and logs is not None:
             whole = f"{self.done}/{self.steps or self.done} - "
             print(whole + self._numbers(logs, seconds, " - "), flush=True)
 
     def _show(self, logs: Logs, seconds: float, left: bool = False) -> None:
         self.bar.set_description_str(self._numbers(logs, seconds, " ", left), refresh=False)
-        self.bar.update(self.done - self.bar.n)
-        self.bar.refresh()
+        self.bar.n = self.done
+        if left:
+            self.bar.refresh()
 
     def _numbers(self, logs: Logs, seconds: float, between: str, left: bool = False) -> str:
         """``3s 3ms/step - accuracy: 0.9101 - loss: 0.2921``; ``left``: the time yet to come."""

@@ -110,7 +110,7 @@ class OrthogonalRegularizer(Regularizer):
         """Rows of norm 1, the norms, and the cosines of the pairs."""
         w = np.asarray(w)
         if w.ndim != 2:
-            raise ValueError(f"OrthogonalRegularizer takes a matrix, not a weight of shape {w.shape}")
+            raise ValueError(f"OrthogonalRegularizer takes a matrix, not the shape {w.shape}")
         rows = (w if self.mode == "rows" else w.T).astype(np.float64)
         norms = np.maximum(np.sqrt((rows * rows).sum(axis=1, keepdims=True)), epsilon())
         rows = rows / norms
@@ -186,7 +186,11 @@ class Penalties:
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         penalized = [p for p in parameters if p.regularizer is not None]
         plain = [p for p in penalized if fused(p.regularizer) is not None]
-        self.others = [p for p in penalized if fused(p.regularizer) is None]
+        self.others = [
+            (p, p.regularizer)
+            for p in penalized
+            if p.regularizer is not None and fused(p.regularizer) is None
+        ]
         values = [p.value for p in plain]
         self.segments = update.Segments(values, values)
         self.factors = np.array([fused(p.regularizer) for p in plain])
@@ -199,4 +203,4 @@ class Penalties:
         total = 0.0
         if len(self.segments):
             total += float((self.factors * update.weight_sums(self.segments)).sum())
-        return total + sum(float(p.regularizer(p.value)) for p in self.others)
+        return total + sum(float(penalty(p.value)) for p, penalty in self.others)

@@ -74,7 +74,8 @@ class ExponentialDecay(LearningRateSchedule):
 
     def __call__(self, step: int) -> float:
         p = step / self.decay_steps
-        return self.initial_learning_rate * self.decay_rate ** (math.floor(p) if self.staircase else p)
+        p = math.floor(p) if self.staircase else p
+        return self.initial_learning_rate * self.decay_rate**p
 
 
 class PiecewiseConstantDecay(LearningRateSchedule):
@@ -201,7 +202,9 @@ class CosineDecay(LearningRateSchedule):
         self.decay_steps = _steps(decay_steps, "decay_steps")
         self.alpha = shapes.real(alpha, "alpha", 0)
         self.name = name
-        self.warmup_target = None if warmup_target is None else _rate(warmup_target, "warmup_target")
+        self.warmup_target = warmup_target
+        if warmup_target is not None:
+            self.warmup_target = _rate(warmup_target, "warmup_target")
         self.warmup_steps = shapes.integer(warmup_steps, "warmup_steps", 0)
 
     def __call__(self, step: int) -> float:
@@ -288,7 +291,7 @@ class WarmUp(LearningRateSchedule):
 
 
 class OneCycle(LearningRateSchedule):
-    """Up to ``max_learning_rate`` and down to nearly nothing, by half cosines (Smith and Topin 2019).
+    """Up to ``max_learning_rate`` and down to nearly nothing, by half cosines (Smith, Topin 2019).
 
     Beyond Keras. The rate rises from ``max / div_factor`` in the first ``rise`` of the steps, falls
     to ``max / div_factor / final_div_factor`` in the rest, and stays there.

@@ -154,8 +154,10 @@ class Heads:
         ):  # fmt: skip
             target = read(b, shapes.known(loss.target_shape(y.shape), loss.name), loss.labels)
             layer = tensor.node.layer  # one of ours: what backward of others does, nobody knows
-            ours = isinstance(layer, (Activation, Dense, Conv2D))
-            ends = ours and layer.activation.name == loss.passes
+            ends = (
+                isinstance(layer, (Activation, Dense, Conv2D))
+                and layer.activation.name == loss.passes
+            )
             alone = not readers[tensor] and self.graph.outputs.count(tensor) == 1
             fused = ends and alone
             dy = None

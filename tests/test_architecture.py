@@ -52,6 +52,7 @@ FLOORS = {
     "history.py": 6,
     "callback.py": 6,
     "fitting.py": 6,
+    "sources.py": 6,
     "nonfinite.py": 6,
     "backup.py": 6,
     "tensorboard.py": 6,

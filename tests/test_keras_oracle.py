@@ -24,7 +24,7 @@ from fastconv.parameter import Parameter
 
 HERE = Path(__file__).parent / "keras_oracle"
 sys.path.insert(0, str(HERE))
-import cases  # noqa: E402
+import keras_cases as cases  # noqa: E402
 
 TOLERANCE = 1e-5  # of the largest number
 
@@ -164,9 +164,7 @@ def test_initializer(number):
         matrix = w.reshape(-1, shape[-1])
         matrix = matrix if len(matrix) >= shape[-1] else matrix.T
         square = arguments.get("gain", 1.0) ** 2
-        np.testing.assert_allclose(
-            matrix.T @ matrix, square * np.eye(matrix.shape[1]), atol=1e-5
-        )
+        np.testing.assert_allclose(matrix.T @ matrix, square * np.eye(matrix.shape[1]), atol=1e-5)
 
 
 LAYERS = recorded("layers")

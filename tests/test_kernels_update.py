@@ -166,7 +166,7 @@ def settled(dtype, sizes=(5, 8192, 20_001)):
 
 
 def test_penalties_decay_and_averages(dtype):
-    segments, (w, g, m, mean) = settled(dtype)
+    segments, (w, g, _, mean) = settled(dtype)
     before = [x.astype(float) for x in w]
     segments.weight_decay, segments.mean_momentum = 0.5, 0.75
     segments.terms(0, l1=0.3, l2=0.7)

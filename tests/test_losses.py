@@ -15,11 +15,14 @@ import fastconv as fc
 from fastconv import layers, losses
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import cases  # noqa: E402
+import keras_cases as cases
 
 ENDS = {"binary": "sigmoid", "masks": "sigmoid", "labels": "softmax", "classes": "softmax",
         "soft classes": "softmax", "positive": "sigmoid"}  # fmt: skip
-MINE = [("MultiClassHinge", {}, "label logits"), ("MultiClassHinge", {"margin": 0.3}, "label logits")]
+MINE = [
+    ("MultiClassHinge", {}, "label logits"),
+    ("MultiClassHinge", {"margin": 0.3}, "label logits"),
+]
 CASES = {**cases.LOSS_CASES, **{f"{n} {a}": (n, a, i) for n, a, i in MINE}}
 
 
@@ -36,7 +39,8 @@ def test_gradient_in_a_plan(double, case, weighted):
     name, arguments, inputs = CASES[case]
     y_true, y_pred = cases.INPUTS[inputs]()
     fc.set_random_seed(0)
-    end = layers.Dense(y_pred.shape[-1], activation=ENDS.get(inputs), kernel_initializer="he_normal",
+    end = layers.Dense(
+        y_pred.shape[-1], activation=ENDS.get(inputs), kernel_initializer="he_normal",
                        bias_initializer=fc.initializers.RandomNormal(stddev=0.3))  # fmt: skip
     model = fc.Sequential([layers.Input((*y_pred.shape[1:-1], 3)), end])
     model.compile(fc.optimizers.SGD(1.0), getattr(losses, name)(**arguments))
@@ -103,9 +107,9 @@ def test_strings_functions_objects_and_files(tmp_path):
         losses.get("hubert")
     with pytest.raises(ValueError, match="NumpyLoss"):
         losses.get(lambda t, y: 0)
+    model = fc.Sequential([layers.Input((3,)), layers.Dense(2)])
+    model.compile("sgd", losses.Huber(reduction="none"))
     with pytest.raises(ValueError, match="no reduction"):
-        model = fc.Sequential([layers.Input((3,)), layers.Dense(2)])
-        model.compile("sgd", losses.Huber(reduction="none"))
         model.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
     model.compile("sgd", losses.CategoricalFocalCrossentropy(gamma=1, name="focal"))
     model.save(tmp_path / "m.fastconv")

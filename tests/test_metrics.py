@@ -10,7 +10,7 @@ import fastconv as fc
 from fastconv import layers, losses, metrics, own
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import cases  # noqa: E402
+import keras_cases as cases
 
 
 @pytest.mark.parametrize("case", [
@@ -35,14 +35,16 @@ def test_names_in_logs_and_files(tmp_path):
     model.compile("sgd", "categorical_crossentropy", metrics=given)
     x, y = np.zeros((6, 4)), np.eye(3)[[0, 1, 2, 0, 1, 2]]
     history = model.fit(x, y, verbose=0).history
-    expected = ["loss", "accuracy", "fbeta_score_0", "fbeta_score_1", "fbeta_score_2", "area", "mae",
-                "auc", "auc_1", "mean_squared_error"]  # fmt: skip
+    expected = ["loss", "accuracy", "fbeta_score_0", "fbeta_score_1", "fbeta_score_2", "area",
+                "mae", "auc", "auc_1", "mean_squared_error"]  # fmt: skip
     assert list(history) == expected
     model.save(tmp_path / "m.fastconv")
     again = fc.load_model(tmp_path / "m.fastconv")
     names = list(again.fit(x, y, verbose=0).history)
     assert names == expected
-    assert model.evaluate(x, y, verbose=0) == pytest.approx(again.evaluate(x, y, verbose=0), rel=0.1)
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(
+        again.evaluate(x, y, verbose=0), rel=0.1
+    )
 
 
 @pytest.mark.parametrize(("loss", "outputs", "kind"), [

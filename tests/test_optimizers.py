@@ -1,4 +1,4 @@
-"""Optimizers in training: schedules, averages, penalties, constraints, files; the finder of rates."""
+"""Optimizers in training: schedules, averages, penalties, constraints, files, the finder."""
 
 import numpy as np
 import pytest
@@ -56,13 +56,15 @@ def test_schedules_beyond_keras():
     cycle = schedules.OneCycle(1.0, 101, rise=0.3)
     rates = [cycle(step) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 25)
-    assert max(rates) == pytest.approx(1.0, rel=1e-3) and 29 <= int(np.argmax(rates)) <= 31
+    assert max(rates) == pytest.approx(1.0, rel=1e-3)
+    assert 29 <= int(np.argmax(rates)) <= 31
     assert rates[-1] == pytest.approx(1 / 25 / 1e4)
     assert cycle(10_000) == rates[-1]
     both = schedules.WarmUp(schedules.ExponentialDecay(0.1, 10, 0.5), 10, start=0.02)
     assert [both(0), both(5), both(10), both(20)] == pytest.approx([0.02, 0.06, 0.1, 0.05])
     again = schedules.get(schedules.to_config(both))
-    assert repr(again) == repr(both) and again(13) == both(13)
+    assert repr(again) == repr(both)
+    assert again(13) == both(13)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,9 @@ def test_bad_arguments(make, words):
 
 
 def test_averages_take_the_weights_place_at_the_end():
-    model, plain = (model_of(optimizers.SGD(0.1, use_ema=u, ema_momentum=0.5)) for u in (True, False))
+    model, plain = (
+        model_of(optimizers.SGD(0.1, use_ema=u, ema_momentum=0.5)) for u in (True, False)
+    )
     course = []
     for step in range(3):
         plain.train_on_batch(X, Y)
@@ -121,7 +125,8 @@ class Cubic(regularizers.Regularizer):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: regularizers.L1L2(0.05, 0.3), lambda: "l2", lambda: regularizers.OrthogonalRegularizer(0.5),
+    lambda: regularizers.L1L2(0.05, 0.3), lambda: "l2",
+    lambda: regularizers.OrthogonalRegularizer(0.5),
     Cubic,
 ])  # fmt: skip
 def test_penalties_are_in_the_loss_and_in_the_update(make, tmp_path):
@@ -135,7 +140,9 @@ def test_penalties_are_in_the_loss_and_in_the_update(make, tmp_path):
     regularizer = model.layers[-1].kernel_regularizer
     kernel = model.get_weights()[0]
     reported = model.evaluate(X, Y, verbose=0)
-    assert reported == pytest.approx(plain.evaluate(X, Y, verbose=0) + regularizer(kernel), rel=1e-6)
+    assert reported == pytest.approx(
+        plain.evaluate(X, Y, verbose=0) + regularizer(kernel), rel=1e-6
+    )
     assert model.train_on_batch(X, Y) == pytest.approx(reported)
     plain.train_on_batch(X, Y)
     pull = plain.get_weights()[0] - model.get_weights()[0]
@@ -166,7 +173,9 @@ def test_every_weighted_layer_takes_them():
         layers.Conv2D(2, 3, kernel_regularizer="l1", bias_constraint="non_neg"),
         layers.DepthwiseConv2D(3, depthwise_regularizer="l2"),
         layers.Conv2DTranspose(2, 3, kernel_constraint="unit_norm"),
-        layers.BatchNormalization(gamma_regularizer=regularizers.L2(0.1), beta_constraint="non_neg"),
+        layers.BatchNormalization(
+            gamma_regularizer=regularizers.L2(0.1), beta_constraint="non_neg"
+        ),
     ]
     for layer in made:
         inputs = layers.Input((5, 5, 2))
@@ -190,6 +199,7 @@ def test_find_learning_rate():
     assert model.optimizer.iterations == iterations
     assert model.optimizer.learning_rate == 0.01
     axes = found.plot().axes[0]
-    assert axes.get_xscale() == "log" and len(axes.lines) == 3
+    assert axes.get_xscale() == "log"
+    assert len(axes.lines) == 3
     with pytest.raises(ValueError, match="start"):
         fc.find_learning_rate(model, X, Y, start=1, end=0.1)

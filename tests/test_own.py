@@ -104,6 +104,31 @@ def test_a_layer_of_several_inputs_that_is_told_of_training():
     np.testing.assert_array_equal(y, rows[0] * rows[1] + 1)
 
 
+class Diagonal(initializers.Initializer):
+    """A number on the diagonal."""
+
+    def __init__(self, number=1.0):
+        super().__init__()
+        self.number = number
+
+    def draw(self, shape, generator):
+        return self.number * np.eye(*shape)
+
+    def get_config(self):
+        return {"number": self.number}
+
+
+def test_an_initializer(tmp_path):
+    x = fc.Input((3,))
+    model = fc.Model(x, layers.Dense(2, kernel_initializer=Diagonal(4.0))(x))
+    np.testing.assert_array_equal(model.predict(np.eye(3)), 4 * np.eye(3, 2))
+    model.save(tmp_path / "m.fastconv")
+    again = fc.load_model(tmp_path / "m.fastconv")
+    assert again.get_config() == model.get_config()
+    clone = fc.models.clone_model(again)
+    np.testing.assert_array_equal(clone.predict(np.eye(3)), model.predict(np.eye(3)))
+
+
 def test_a_frozen_layer_is_not_trained():
     model = with_swish()
     model.compile("adam", "sparse_categorical_crossentropy")

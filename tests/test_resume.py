@@ -241,6 +241,8 @@ def test_a_saved_model_has_its_fingerprint(tmp_path):
     model.save(tmp_path / "a.fastconv")
     assert fc.load_model(tmp_path / "a.fastconv").fingerprint() == model.fingerprint()
     assert model.fingerprint().encode() in (tmp_path / "a.fastconv").read_bytes()
+    model.export(tmp_path / "a.onnx")
+    assert model.fingerprint().encode() in (tmp_path / "a.onnx").read_bytes()
     changed = shutil.copy(tmp_path / "a.fastconv", tmp_path / "b.fastconv")
     turn_a_bit(changed)
     with pytest.raises(ValueError, match="fingerprint"):

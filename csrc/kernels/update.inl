@@ -1,6 +1,6 @@
 /* One step of an optimizer over a stretch of parameters w with gradients g; the formulas, and where
- * epsilon stands in them, are Keras 3's. Each reads and writes every array once: what else is done to
- * gradients and weights (penalties, clipping, decay) happens on the way. */
+ * epsilon stands in them, are Keras 3's. Each reads and writes every array once: what else is done
+ * to gradients and weights (penalties, clipping, decay) happens on the way. */
 
 typedef struct {
     int plain; /* the gradient as it is */
@@ -19,8 +19,8 @@ INLINE pull pull_of(const fc_pull *p)
     };
 }
 
-/* clamp((g + l1 sign w + l2 w) scale, −limit, limit); NaN stays NaN, as min and max return their second
- * argument for it. */
+/* clamp((g + l1 sign w + l2 w) scale, −limit, limit); NaN stays NaN, as min and max return their
+ * second argument for it. */
 INLINE vec pulled(const pull *p, vec w, vec g)
 {
     if (p->plain)
@@ -34,8 +34,8 @@ INLINE vec pulled(const pull *p, vec w, vec g)
 
 INLINE vec decayed(const pull *p, vec w) { return v_sub(w, v_mul(w, p->decay)); }
 
-/* Without momentum (first = 0): w −= rate g. With: m = first m − rate g, then w += m or, in Nesterov's
- * form, w += first m − rate g. */
+/* Without momentum (first = 0): w −= rate g. With: m = first m − rate g, then w += m or, in
+ * Nesterov's form, w += first m − rate g. */
 static void sgd(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
                 real *const *state)
 {
@@ -85,8 +85,8 @@ static void adam(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, c
     }
 }
 
-/* m and v as adam's; w −= (third m + fourth g) / (sqrt(v rate) + eps), where rate = 1 / (1 − beta2^t),
- * third and fourth the learning rate times Nesterov's look ahead. */
+/* m and v as adam's; w −= (third m + fourth g) / (sqrt(v rate) + eps), where rate = 1 / (1 −
+ * beta2^t), third and fourth the learning rate times Nesterov's look ahead. */
 static void nadam(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
                   real *const *state)
 {
@@ -103,13 +103,14 @@ static void nadam(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, 
         vi = v_add(vi, v_mul(v_sub(v_mul(gi, gi), vi), r2));
         store_part(m + i, mi, n);
         store_part(v + i, vi, n);
-        const vec step = v_div(v_add(v_mul(ahead, mi), v_mul(now, gi)),
-                               v_add(v_sqrt(v_mul(vi, c)), e));
+        const vec step =
+            v_div(v_add(v_mul(ahead, mi), v_mul(now, gi)), v_add(v_sqrt(v_mul(vi, c)), e));
         store_part(w + i, v_sub(decayed(&terms, wi), step), n);
     }
 }
 
-/* m += (g − m) first, u = max(second u, |g|), w −= rate m / (u + eps), rate with 1 / (1 − beta1^t). */
+/* m += (g − m) first, u = max(second u, |g|), w −= rate m / (u + eps), where 1 / (1 − beta1^t) is in
+ * rate. */
 static void adamax(ptrdiff_t count, const fc_rule *r, const fc_pull *p, real *w, const real *g,
                    real *const *state)
 {
@@ -227,8 +228,8 @@ static void average(ptrdiff_t count, double momentum, const real *w, real *mean)
     const vec keep = v_set1((real)momentum), take = v_set1((real)(1 - momentum));
     for (ptrdiff_t i = 0; i < count; i += VLEN) {
         const ptrdiff_t n = count - i < VLEN ? count - i : VLEN;
-        const vec mixed = v_add(v_mul(keep, load_part(mean + i, n)),
-                                v_mul(take, load_part(w + i, n)));
+        const vec mixed =
+            v_add(v_mul(keep, load_part(mean + i, n)), v_mul(take, load_part(w + i, n)));
         store_part(mean + i, mixed, n);
     }
 }

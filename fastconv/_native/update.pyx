@@ -235,15 +235,15 @@ def adam(Segments segments not None, lr, beta1, beta2, eps, t, bint amsgrad=Fals
     the last formula."""
     cdef double b1 = number("beta1", beta1, 0, 1, True), b2 = number("beta2", beta2, 0, 1, True)
     cdef double steps = whole("t", t), rate = number("lr", lr, 0)
-    cdef fc_rule r = settings(rate * sqrt(1 - pow(b2, steps)) / (1 - pow(b1, steps)), 1 - b1, 1 - b2,
-                              number("eps", eps, 0), amsgrad)
+    cdef double scaled = rate * sqrt(1 - pow(b2, steps)) / (1 - pow(b1, steps))
+    cdef fc_rule r = settings(scaled, 1 - b1, 1 - b2, number("eps", eps, 0), amsgrad)
     segments.step(ADAM, &r, 3 if amsgrad else 2, rate)
 
 
 def nadam(Segments segments not None, lr, beta1, beta2, eps, t) -> None:
     """m and v as in `adam`; with ``u_t = beta1 (1 − 0.96^t / 2)`` and ``U_t = u_1 … u_t``
-    ``w −= lr (u_(t+1) m / (1 − U_(t+1)) + (1 − u_t) g / (1 − U_t)) / (sqrt(v / (1 − beta2^t)) + eps)``.
-    Two states, m and v."""
+    ``w −= lr (u_(t+1) m / (1 − U_(t+1)) + (1 − u_t) g / (1 − U_t)) / (sqrt(v') + eps)``, where
+    ``v' = v / (1 − beta2^t)``. Two states, m and v."""
     cdef double b1 = number("beta1", beta1, 0, 1, True), b2 = number("beta2", beta2, 0, 1, True)
     cdef double steps = whole("t", t), rate = number("lr", lr, 0), product = 1, now, ahead
     cdef Py_ssize_t i
@@ -263,8 +263,8 @@ def adamax(Segments segments not None, lr, beta1, beta2, eps, t) -> None:
     ``w −= lr / (1 − beta1^t) · m / (u + eps)``. Two states, m and u."""
     cdef double b1 = number("beta1", beta1, 0, 1, True), rate = number("lr", lr, 0)
     cdef double steps = whole("t", t)
-    cdef fc_rule r = settings(rate / (1 - pow(b1, steps)), 1 - b1, number("beta2", beta2, 0, 1, True),
-                              number("eps", eps, 0))
+    cdef double b2 = number("beta2", beta2, 0, 1, True)
+    cdef fc_rule r = settings(rate / (1 - pow(b1, steps)), 1 - b1, b2, number("eps", eps, 0))
     segments.step(ADAMAX, &r, 2, rate)
 
 

@@ -45,6 +45,7 @@ def _model(path: str) -> list[str]:
     model = load_model(path)
     words = [f"{path}: a model of fastconv, {size_text(os.path.getsize(path))}", ""]
     model.summary(print_fn=words.append)
+    words.append(f"Weights: sha256 {model.fingerprint()}")
     settings = model.compile_config()
     if settings is None:
         return [*words, "Not compiled"]
@@ -58,7 +59,7 @@ def _model(path: str) -> list[str]:
 
 
 def _call(config: Any) -> str:
-    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it; what is not given is left out."""
+    """``{"name": "sgd", "learning_rate": 0.1}`` as people write it, without what is not given."""
     if not isinstance(config, dict):
         return str(config)
     name = config.get("name", config.get("class"))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastconv import algorithms
 from fastconv._native import abreast, activation, conv, depthwise, winograd
@@ -24,7 +24,7 @@ class _Weighted(Layer):
     the weight slides over an image or meets a vector once.
     """
 
-    held = {"kernel": "kernel", "bias": "bias"}
+    held: ClassVar[dict[str, str]] = {"kernel": "kernel", "bias": "bias"}
 
     weight: Parameter | None = None
     bias: Parameter | None = None

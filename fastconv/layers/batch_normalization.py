@@ -1,6 +1,6 @@
 """Batch normalization."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class BatchNormalization(Layer):
     beta_constraint, gamma_constraint : str or Constraint, optional
     """
 
-    held = {"beta": "beta", "gamma": "gamma"}
+    held: ClassVar[dict[str, str]] = {"beta": "beta", "gamma": "gamma"}
 
     def __init__(
         self,

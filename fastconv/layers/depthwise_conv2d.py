@@ -1,6 +1,6 @@
 """2-D convolution of every channel by itself."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastconv import initializers, shapes
 from fastconv._native import abreast, depthwise
@@ -39,7 +39,7 @@ class DepthwiseConv2D(_Convolution):
     depthwise_constraint, bias_constraint : str or Constraint, optional
     """
 
-    held = {"kernel": "depthwise", "bias": "bias"}
+    held: ClassVar[dict[str, str]] = {"kernel": "depthwise", "bias": "bias"}
 
     def __init__(
         self,

@@ -11,17 +11,34 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv.losses.base import (
-    CLASSES, EPSILON, READABLE, Loss, check_labels, check_values, emit_numpy, real_array,
+    CLASSES,
+    EPSILON,
+    READABLE,
+    Loss,
+    check_labels,
+    check_values,
+    emit_numpy,
+    real_array,
 )  # fmt: skip
 from fastconv.losses.crossentropy import (
-    BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy,
-    CategoricalFocalCrossentropy, SparseCategoricalCrossentropy,
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    SparseCategoricalCrossentropy,
 )  # fmt: skip
 from fastconv.losses.margin import CategoricalHinge, Hinge, MultiClassHinge, SquaredHinge
 from fastconv.losses.overlap import Dice, Tversky
 from fastconv.losses.regression import (
-    CosineSimilarity, Huber, KLDivergence, LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError,
-    MeanSquaredError, MeanSquaredLogarithmicError, Poisson,
+    CosineSimilarity,
+    Huber,
+    KLDivergence,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
 )  # fmt: skip
 
 __all__ = [
@@ -53,10 +70,10 @@ def _function(cls: type[Loss]) -> Callable[..., np.ndarray]:
     """Keras' function of a loss: the values of rows."""
 
     def values(y_true: Any, y_pred: Any, **arguments: Any) -> np.ndarray:
-        return cls(reduction="none", **arguments)(y_true, y_pred)  # type: ignore[no-any-return]
+        return cls(reduction="none", **arguments)(y_true, y_pred)
 
     values.__name__ = values.__qualname__ = cls.name
-    values.__doc__ = f"The values of rows, (n, …), as `{cls.__name__}` has them, with its arguments."
+    values.__doc__ = f"The values of rows, (n, …), with the arguments of `{cls.__name__}`."
     return values
 
 

@@ -1,9 +1,9 @@
 """The contract of a loss: values and gradients of rows, and how they become one number.
 
 A row is one prediction: a sample, or a pixel of it where the output has pixels. A loss says each
-row's value (`Loss.call`) and its derivative by the outputs (`Loss.gradient`), in numpy; the mean over
-rows with their weights, and the gradient of that mean, are here. Where a kernel does all of it in one
-pass, a loss overrides `Loss.emit`.
+row's value (`Loss.call`) and its derivative by the outputs (`Loss.gradient`), in numpy; the mean
+over rows with their weights, and the gradient of that mean, are here. Where a kernel does all of it
+in one pass, a loss overrides `Loss.emit`.
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ class Loss:
             count = valid.sum()
         if self.reduction in ("sum", "none"):
             return share
-        if self.reduction == "mean_with_sample_weight" and (weight is not None or valid is not None):
+        if self.reduction == "mean_with_sample_weight":
             count = share.sum()
         return share / count if count else 0 * share
 
@@ -222,9 +222,7 @@ def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
     return y
 
 
-def check_labels(
-    y: Any, output: Shape, what: str, ignored: int | None = None
-) -> np.ndarray:
+def check_labels(y: Any, output: Shape, what: str, ignored: int | None = None) -> np.ndarray:
     """Class numbers (n,) or (n, *pixels), each in 0 … classes − 1 or ``ignored``."""
     y = real_array(y, what)
     want = output[:-1] or (1,)
@@ -245,9 +243,8 @@ def check_labels(
         if not looked.size:
             return y.astype(np.int32)
         few = y.size <= FEW_LABELS  # then numpy's reductions take longer than the look at each
-        low, high = (
-            (f(looked.ravel().tolist()) for f in (min, max)) if few else (looked.min(), looked.max())
-        )
+        small = looked.ravel().tolist() if few else looked
+        low, high = (min(small), max(small)) if few else (looked.min(), looked.max())
         if not (low >= 0 and high < classes):
             bad = low if low < 0 else high
             raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad}")

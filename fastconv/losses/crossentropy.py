@@ -1,8 +1,8 @@
 """Cross-entropies: from probabilities, from logits, and focal.
 
 From probabilities they are clipped to [1e-7, 1 − 1e-7], as Keras does, and outside of the clip the
-gradient is 0. Behind a sigmoid or a softmax that ends the network the gradient is taken at its input
-instead, where it is p − t whatever p is. Derived in docs/gradients.md.
+gradient is 0. Behind a sigmoid or a softmax that ends the network the gradient is taken at its
+input instead, where it is p − t whatever p is. Derived in docs/gradients.md.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -298,9 +298,9 @@ class SparseCategoricalCrossentropy(_OverClasses):
     ) -> None:
         super().__init__(reduction, name)
         self.from_logits = bool(from_logits)
-        self.ignore_class = (
-            None if ignore_class is None else shapes.integer(ignore_class, "ignore_class", -(1 << 31))
-        )
+        if ignore_class is not None:
+            ignore_class = shapes.integer(ignore_class, "ignore_class", -(1 << 31))
+        self.ignore_class = ignore_class
         only_last(axis, type(self).__name__)
 
     def target_shape(self, output: Shape) -> Shape:
@@ -326,8 +326,9 @@ class SparseCategoricalCrossentropy(_OverClasses):
 class CategoricalFocalCrossentropy(CategoricalCrossentropy):
     """``−Σ alpha (1 − p)^gamma t log p`` over the classes of a row (Lin et al. 2017).
 
-    Gradient by p (scaled to sum 1): ``alpha t (gamma (1 − p)^(gamma − 1) log p − (1 − p)^gamma / p)``;
-    at logits through the softmax.
+    Gradient by p (scaled to sum 1):
+    ``alpha t (gamma (1 − p)^(gamma − 1) log p − (1 − p)^gamma / p)``; at logits through the
+    softmax.
 
     Parameters
     ----------
@@ -386,5 +387,3 @@ def one_hot(labels: np.ndarray, y_pred: np.ndarray, ignored: int | None = None) 
     rows = np.arange(len(flat)) if ignored is None else np.flatnonzero(flat != ignored)
     out[rows, flat[rows]] = 1
     return out.reshape(y_pred.shape)
-
-

@@ -30,8 +30,8 @@ class _Overlap(Loss):
         raise NotImplementedError(f"{type(self).__name__} must define parts")
 
     def _axes(self, ndim: int) -> tuple[int, ...]:
-        axes = range(ndim) if self.axis is None else self.axis  # type: ignore[union-attr]
-        return tuple(sorted(axis % ndim for axis in axes))  # type: ignore[union-attr]
+        axes = range(ndim) if self.axis is None else self.axis
+        return tuple(sorted(axis % ndim for axis in axes))
 
     def _sum(self, x: np.ndarray) -> np.ndarray:
         return x.sum(axis=self._axes(x.ndim), keepdims=True)

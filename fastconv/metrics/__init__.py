@@ -1,4 +1,4 @@
-"""Metrics: numbers for people, counted while batches pass; names, formulas and defaults as Keras 3's.
+"""Metrics: numbers for people, counted while batches pass, as Keras 3 names and defines them.
 
 In `Model.compile` as strings or objects; by themselves with ``update_state(y_true, y_pred)``,
 ``result()`` and ``reset_state()``.
@@ -12,19 +12,49 @@ import numpy as np
 from fastconv import shapes
 from fastconv.losses import FUNCTIONS, SHORT, Loss
 from fastconv.metrics.accuracy import (
-    BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy, SparseTopKCategoricalAccuracy,
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )  # fmt: skip
 from fastconv.metrics.base import CLASSES, MeanMetricWrapper, MeanOf, Metric, Stateful
 from fastconv.metrics.confusion import (
-    AUC, BinaryIoU, ConfusionMatrix, DiceScore, F1Score, FalseNegatives, FalsePositives, FBetaScore,
-    IoU, MeanIoU, OneHotIoU, OneHotMeanIoU, Precision, Recall, TrueNegatives, TruePositives,
+    AUC,
+    BinaryIoU,
+    ConfusionMatrix,
+    DiceScore,
+    F1Score,
+    FalseNegatives,
+    FalsePositives,
+    FBetaScore,
+    IoU,
+    MeanIoU,
+    OneHotIoU,
+    OneHotMeanIoU,
+    Precision,
+    Recall,
+    TrueNegatives,
+    TruePositives,
 )  # fmt: skip
 from fastconv.metrics.regression import (
-    BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge,
-    KLDivergence, LogCoshError, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError,
-    MeanSquaredLogarithmicError, OfLoss, Poisson, R2Score, RootMeanSquaredError,
-    SparseCategoricalCrossentropy, SquaredHinge,
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalHinge,
+    CosineSimilarity,
+    Hinge,
+    KLDivergence,
+    LogCoshError,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    OfLoss,
+    Poisson,
+    R2Score,
+    RootMeanSquaredError,
+    SparseCategoricalCrossentropy,
+    SquaredHinge,
 )  # fmt: skip
 from fastconv.shapes import Shape
 

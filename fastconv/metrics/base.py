@@ -1,8 +1,8 @@
-"""The contract of a metric: a vector of sums that batches add to, and the number that is made of it.
+"""The contract of a metric: a vector of sums that batches add to, and the number made of it.
 
-The vector (`Metric.size` doubles) is all that a metric remembers. In training it lies in the pass and
-a step adds to it; a metric that is used by itself keeps one of its own, with `update_state`, `result`
-and `reset_state`.
+The vector (`Metric.size` doubles) is all that a metric remembers. In training it lies in the pass
+and a step adds to it; a metric that is used by itself keeps one of its own, with `update_state`,
+`result` and `reset_state`.
 """
 
 from collections.abc import Callable, Sequence
@@ -121,8 +121,7 @@ class Stateful(Metric):
             sample_weight = real_array(sample_weight, "sample_weight").astype(np.float64)
             if sample_weight.shape != y_pred.shape[:1]:
                 raise ValueError(
-                    f"sample_weight has the shape {sample_weight.shape}, {len(y_pred)} samples take "
-                    f"({len(y_pred)},)"
+                    f"sample_weight has the shape {sample_weight.shape}, not ({len(y_pred)},)"
                 )
         if self._state is None:
             self._state = np.zeros(self.size(y_pred.shape[1:]))

@@ -1,7 +1,7 @@
 """Metrics of hits and misses: counts, precision, recall, F-scores, areas under curves, overlaps.
 
-All of them count true and false positives and negatives, by thresholds or in a confusion matrix, and
-take a quotient at the end; where nothing was counted it is 0.
+All of them count true and false positives and negatives, by thresholds or in a confusion matrix,
+and take a quotient at the end; where nothing was counted it is 0.
 """
 
 from collections.abc import Sequence
@@ -81,9 +81,7 @@ class _AtThresholds(Stateful):
         found = self.of(*state.reshape(-1, 4).T)
         return found[0] if len(found) == 1 else found
 
-    def of(
-        self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray
-    ) -> np.ndarray:
+    def of(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
         """The numbers at all thresholds from true and false positives, then negatives."""
         raise NotImplementedError(f"{type(self).__name__} must define of")
 
@@ -241,8 +239,8 @@ class AUC(Stateful):
         y = sigmoid(y_pred) if self.from_logits else y_pred
         if y.size and not (y.min() >= 0 and y.max() <= 1):
             raise ValueError(
-                f"the metric {self.name} takes outputs in [0, 1], there is {y.min():g} … {y.max():g}"
-                "; from_logits=True is for logits"
+                f"the metric {self.name} takes outputs in [0, 1], there is {y.min():g} … "
+                f"{y.max():g}; from_logits=True is for logits"
             )
         w, columns = spread(weight, y.shape), y.shape[-1]
         if self.label_weights is not None and not self.multi_label:
@@ -267,9 +265,7 @@ class AUC(Stateful):
             return divide(areas @ self.label_weights, np.sum(self.label_weights))
         return areas.mean()
 
-    def _areas(
-        self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray
-    ) -> np.ndarray:
+    def _areas(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
         recall = divide(tp, tp + fn)
         if self.curve == "PR" and self.summation_method == "interpolation":
             return self._interpolated(tp, fp, fn)
@@ -453,8 +449,8 @@ class ConfusionMatrix(Stateful):
         for what, classes in (("y_true", t), ("y_pred", y)):
             if classes.size and not (classes.min() >= 0 and classes.max() < self.num_classes):
                 raise ValueError(
-                    f"the metric {self.name}: {what} has classes {classes.min()} … {classes.max()}, "
-                    f"num_classes is {self.num_classes}"
+                    f"the metric {self.name}: {what} has classes {classes.min()} … "
+                    f"{classes.max()}, num_classes is {self.num_classes}"
                 )
         place = t.reshape(-1) * self.num_classes + y.reshape(-1)
         state += np.bincount(place, w.reshape(-1), minlength=len(state))
@@ -500,7 +496,7 @@ class IoU(ConfusionMatrix):
         self.target_class_ids = [shapes.integer(c, "target_class_ids", 0) for c in target_class_ids]
         if max(self.target_class_ids) >= self.num_classes:
             raise ValueError(
-                f"target_class_ids has {max(self.target_class_ids)}, there are {num_classes} classes"
+                f"target_class_ids has {max(self.target_class_ids)} of {num_classes} classes"
             )
 
     def compute(self, state: np.ndarray) -> Any:
@@ -598,7 +594,7 @@ class BinaryIoU(IoU):
     """
 
     name = "binary_io_u"
-    labels = False  # type: ignore[assignment]
+    labels = False
 
     def __init__(
         self,

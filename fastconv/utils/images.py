@@ -176,7 +176,9 @@ def _check_pillow() -> None:
     from importlib.util import find_spec
 
     if find_spec("PIL") is None:
-        raise ImportError("pictures are read by Pillow, which is missing: pip install pillow")
+        raise ImportError(
+            "pictures are read by Pillow, which is missing: pip install 'fastconv[data]'"
+        )
 
 
 def _index(
