@@ -24,7 +24,7 @@ from fastconv.parameter import Parameter
 
 HERE = Path(__file__).parent / "keras_oracle"
 sys.path.insert(0, str(HERE))
-import keras_cases as cases  # noqa: E402
+import oracle_cases as cases  # noqa: E402
 
 TOLERANCE = 1e-5  # of the largest number
 

@@ -15,7 +15,7 @@ import fastconv as fc
 from fastconv import layers, losses
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import keras_cases as cases
+import oracle_cases as cases
 
 ENDS = {"binary": "sigmoid", "masks": "sigmoid", "labels": "softmax", "classes": "softmax",
         "soft classes": "softmax", "positive": "sigmoid"}  # fmt: skip

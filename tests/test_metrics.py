@@ -10,7 +10,7 @@ import fastconv as fc
 from fastconv import layers, losses, metrics, own
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
-import keras_cases as cases
+import oracle_cases as cases
 
 
 @pytest.mark.parametrize("case", [

@@ -3,7 +3,7 @@
     python -m venv keras && keras/bin/pip install keras jax
     keras/bin/python tests/keras_oracle/record.py [optimizers losses ...]
 
-Needed only when a case is added to keras_cases.py; the tests read what was recorded.
+Needed only when a case is added to oracle_cases.py; the tests read what was recorded.
 """
 
 import inspect
@@ -14,10 +14,10 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import keras_cases as cases
 import jax
 import keras
 import numpy as np
+import oracle_cases as cases
 
 HERE = Path(__file__).parent
 
