@@ -153,8 +153,11 @@ typedef struct {
     /* kernels/loss.inl */
     double (*cross_entropy)(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,
                             const real *p, ptrdiff_t p_stride, const int32_t *labels,
-                            const real *targets, ptrdiff_t targets_stride, const real *weights,
-                            ptrdiff_t rows_per_weight, double scale, real *dx, ptrdiff_t dx_stride);
+                            int32_t ignore, const real *targets, ptrdiff_t targets_stride,
+                            double smooth, const real *weights, ptrdiff_t rows_per_weight,
+                            double scale, real *dx, ptrdiff_t dx_stride);
+    double (*binary_entropy)(int mode, ptrdiff_t count, const real *p, const real *t, double smooth,
+                             double slope, real *dx);
     double (*squared_error)(ptrdiff_t count, const real *p, const real *t, real slope, real *dx);
     ptrdiff_t (*count_hits)(ptrdiff_t rows, ptrdiff_t cols, const real *p, ptrdiff_t p_stride,
                             const int32_t *labels, const real *targets, ptrdiff_t targets_stride);

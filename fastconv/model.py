@@ -651,6 +651,7 @@ class Model:
         loss_weights: Any = None,
         recompute: Any = None,
         dtype_policy: str | None = None,
+        weighted_metrics: Any = None,
     ) -> None:
         """Settle how to train.
 
@@ -670,6 +671,8 @@ class Model:
         dtype_policy : {"float32", "mixed_bfloat16"}, optional
             How `fit` multiplies; by default what `fastconv.set_dtype_policy` chose, "float32"
             unless it was called.
+        weighted_metrics : list of str or Metric, or one list per output, optional
+            Metrics in which ``sample_weight`` and ``class_weight`` of `fit` and `evaluate` count.
 
         Raises
         ------
@@ -681,7 +684,10 @@ class Model:
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
         policy = precision.check_dtype_policy(dtype_policy)
-        settings = (optimizers.get(optimizer), loss, metrics, loss_weights, recompute, policy)
+        settings = (
+            optimizers.get(optimizer), loss, metrics, loss_weights, recompute, policy,
+            weighted_metrics,
+        )  # fmt: skip
         with self._lock:
             self._compiled = Compiled(self._graph, *settings) if self._graph else None
             self._settings = settings
@@ -719,6 +725,7 @@ class Model:
             config["loss_weights"],
             config.get("recompute", []),
             precision.nearest_policy(config.get("dtype_policy", "float32")),
+            config.get("weighted_metrics"),
         )
         self.optimizer.build(self._trainable())
 

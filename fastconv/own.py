@@ -6,21 +6,17 @@ The contract of `fastconv.layer.Layer`, whose methods emit steps themselves, can
 """
 
 import inspect
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv._native.step import Extent, PythonStep
 from fastconv.layer import Frame, Layer
-from fastconv.losses import Loss
-from fastconv.metrics import Metric
+from fastconv.losses.base import Loss, emit_numpy
+from fastconv.metrics.base import MeanOf
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
-
-DOUBLE = 8  # bytes of the slots that hold losses and metrics
 
 
 class NumpyLayer(Layer, abstract=True):
@@ -136,7 +132,7 @@ class NumpyLoss(Loss):
             n = len(y)
             losses = self._samples(self.value(t, y), n)
             weights = rest.pop(0).astype(np.float64) if weight >= 0 else np.ones(n)
-            total.view(np.float64)[0] = float(np.dot(losses, weights)) / n
+            total[0] = float(np.dot(losses, weights)) / n
             if rest:
                 factor = (weights * (scale / n)).reshape(n, *(1,) * (y.ndim - 1))
                 slope = np.asarray(self.gradient(t, y))
@@ -147,7 +143,7 @@ class NumpyLoss(Loss):
                     )
                 rest[0][...] = slope * factor
 
-        _emit(b, run, y, target, value, dy, weight)
+        emit_numpy(b, run, y, target, value, dy, weight)
 
     def _samples(self, losses: Any, n: int) -> np.ndarray:
         found = np.asarray(losses, np.float64)
@@ -159,47 +155,23 @@ class NumpyLoss(Loss):
         return found
 
 
-class NumpyMetric(Metric):
+class NumpyMetric(MeanOf):
     """A metric of arrays: define `value`; the mean over all samples of an epoch is reported."""
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name or type(self).__name__
+        super().__init__(name or type(self).__name__)
 
     def value(self, target: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The number of every sample, (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define value")
 
-    def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
-        rows = y.pixels  # the sum is divided by rows
+    def values(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        found = np.asarray(self.value(y_true, y_pred), np.float64)
+        if found.shape != (len(y_pred),):
+            raise ValueError(
+                f"{self.name}: value returns the shape {found.shape}, not ({len(y_pred)},)"
+            )
+        return found
 
-        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
-            y, t, counter = arrays
-            found = np.asarray(self.value(t, y), np.float64)
-            if found.shape != (len(y),):
-                raise ValueError(
-                    f"{self.name}: value returns the shape {found.shape}, not ({len(y)},)"
-                )
-            counter.view(np.float64)[0] += float(found.sum()) * rows
-
-        _emit(b, run, y, target, total, None, -1)
-
-
-def _emit(
-    b: "Builder", run: Any, y: "Value", target: "Value", number: int, dy: "Value | None",
-    weight: int,
-) -> None:  # fmt: skip
-    """Emit ``run`` on outputs, targets, a double, weights and the gradient, as far as they are."""
-    y = b.contiguous(y)
-    reads = [Extent(y.slot, prod(y.shape), 0), Extent(target.slot, prod(target.shape), 0)]
-    writes = [Extent(number, 0, 1, DOUBLE)]
-    views: list[tuple[int, Any, Any]] = [
-        (y.slot, y.shape, None), (target.slot, target.shape, None),
-    ]  # fmt: skip
-    views.append((number, None, (1,) if b.double else (2,)))  # a double, seen as reals
-    if weight >= 0:
-        reads.append(Extent(weight, 1, 0))
-        views.append((weight, (), None))
-    if dy is not None:
-        writes.append(Extent(dy.slot, prod(dy.shape), 0))
-        views.append((dy.slot, dy.shape, None))
-    b.emit(PythonStep(run, views, reads, writes))
+    def get_config(self) -> dict[str, Any]:
+        return {"title": self.name} if self.name != type(self).__name__ else {}

@@ -37,6 +37,7 @@ from fastconv.shapes import known as known_shape
 from fastconv.shapes import shape_text
 
 FOREVER = 1 << 30  # a step that no plan reaches
+LABEL = 4  # bytes of a class number
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ class Builder:
     def _slot(self, slot: Slot) -> int:
         self.slots.append(slot)
         return len(self.slots) - 1
+
+    def holds_labels(self, value: Value) -> bool:
+        """Whether these are class numbers, int32, instead of reals."""
+        buffer = self.slots[value.slot].buffer
+        return buffer is not None and buffer.itemsize == LABEL
 
     def value(self, shape: tuple[int, ...]) -> Value:
         """A new contiguous tensor."""
@@ -742,7 +748,7 @@ def _restore(
 
 def read(b: Builder, shape: tuple[int, ...], labels: bool = False) -> Input:
     """An input (or target) of this shape: its tensor and the slots that the caller binds."""
-    slot = b.buffer(prod(shape), itemsize=4 if labels else 0)
+    slot = b.buffer(prod(shape), itemsize=LABEL if labels else 0)
     value = Value(slot, shape, shape[-1])
     b.pin(slot, 0)  # read into the pass before the first step
     return Input(value, b.external(), b.external(), labels)

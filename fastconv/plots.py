@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
 
     from fastconv.layer import Layer
+    from fastconv.learning_rate import LearningRates
     from fastconv.profile import Profile
 
 BLUE, ORANGE, RED, GREY = "#2f6db5", "#e07b1a", "#c62828", "#6b7280"
@@ -79,6 +80,33 @@ def plot_history(history: Any, figure: "FigureBase | None" = None) -> "FigureBas
         axes.spines[["top", "right"]].set_visible(False)
         if f"val_{name}" in curves:
             axes.legend(frameon=False)
+    return figure
+
+
+def plot_learning_rates(found: "LearningRates", figure: "FigureBase | None" = None) -> "FigureBase":
+    """The losses over the learning rates, and the rate that is suggested.
+
+    Parameters
+    ----------
+    found : LearningRates
+        What `fastconv.find_learning_rate` returns.
+    figure : Figure or SubFigure, optional
+        Where to draw.
+    """
+    figure = figure or new_figure(6, 3.6)
+    axes = figure.add_subplot()
+    axes.plot(found.rates, found.losses, color=BLUE, alpha=0.3, linewidth=1, label="batch")
+    axes.plot(found.rates, found.smoothed, color=BLUE, label="smoothed")
+    if np.isfinite(found.suggestion):
+        axes.axvline(found.suggestion, color=ORANGE, label=f"suggested: {found.suggestion:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    low, high = found.smoothed.min(), found.smoothed[0]
+    axes.set_ylim(max(0, low - 0.2 * (high - low)), high + 0.5 * (high - low) or None)
+    axes.grid(color="#e5e7eb", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure
 
 

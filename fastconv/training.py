@@ -27,7 +27,7 @@ class Compiled:
     Parameters
     ----------
     graph : Graph
-    optimizer, loss, metrics, loss_weights, recompute, dtype_policy
+    optimizer, loss, metric, loss_weights, recompute, dtype_policy, weighted_metric
         As `Model.compile` takes them.
     """
 
@@ -40,6 +40,7 @@ class Compiled:
         loss_weights: Any,
         recompute: Any = None,
         dtype_policy: str = "float32",
+        weighted_metric: Any = None,
     ) -> None:
         self.dtype_policy = dtype_policy
         self.optimizer = optimizers.get(optimizer)
@@ -52,13 +53,16 @@ class Compiled:
         self.weights = weights
         self.metrics: list[list[tuple[str, Metric]]] = []
         self.metric_names: list[list[str]] = []
-        for item, one, tensor in zip(
-            self._metrics(metric), self.losses, graph.outputs, strict=True
-        ):
-            found = _distinct([metrics.get(name, one, tensor.shape) for name in item])
+        self.plain: list[int] = []  # how many of the metrics the samples' weights do not concern
+        for item, weighted, one, tensor in zip(
+            self._metrics(metric), self._metrics(weighted_metric), self.losses, graph.outputs,
+            strict=True,
+        ):  # fmt: skip
+            found = [metrics.get(name, one, tensor.shape) for name in (*item, *weighted)]
             self.metrics.append(found)
+            self.plain.append(len(item))
             names = [metric.log_names(name, tensor.shape) for name, metric in found]
-            self.metric_names.append([name for each in names for name in each])
+            self.metric_names.append(_distinct([name for each in names for name in each]))
         self.recompute = _recomputed(graph, recompute)
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
@@ -100,11 +104,17 @@ class Compiled:
         return names
 
     def to_config(self) -> dict[str, Any]:
+        named = [
+            [[c for pair in part if (c := metrics.to_config(*pair)) is not None] for part in
+             (found[:n], found[n:])]
+            for found, n in zip(self.metrics, self.plain, strict=True)
+        ]  # fmt: skip
         return {
             "optimizer": optimizers.to_config(self.optimizer),
             "loss": [losses.to_config(loss) for loss in self.losses],
             "loss_weights": self.weights,
-            "metrics": [[metrics.to_config(*pair) for pair in found] for found in self.metrics],
+            "metrics": [plain for plain, _ in named],
+            "weighted_metrics": [weighted for _, weighted in named],
             "recompute": sorted(self.recompute),
             "dtype_policy": self.dtype_policy,
         }
@@ -141,9 +151,9 @@ class Heads:
     def __call__(self, b: Builder, outputs: list[Value]) -> list[Value | None]:
         readers = self.graph.consumers()
         grads: list[Value | None] = []
-        for tensor, y, loss, weight, found in zip(
+        for tensor, y, loss, weight, found, plain in zip(
             self.graph.outputs, outputs, self.compiled.losses, self.compiled.weights,
-            self.compiled.metrics, strict=True,
+            self.compiled.metrics, self.compiled.plain, strict=True,
         ):  # fmt: skip
             target = read(b, shapes.known(loss.target_shape(y.shape), loss.name), loss.labels)
             layer = tensor.node.layer  # one of ours: what backward of others does, nobody knows
@@ -167,8 +177,8 @@ class Heads:
                 self.weights.append(read(b, (1,)))
                 more["weight"] = self.weights[-1].value.slot
             loss.emit(b, y, target.value, self.values[-1], dy, fused, weight, **more)
-            for (_, metric), total in zip(found, self.totals[-1], strict=True):
-                metric.emit(b, y, target.value, total)
+            for i, ((_, metric), total) in enumerate(zip(found, self.totals[-1], strict=True)):
+                metric.emit(b, y, target.value, total, **(more if i >= plain else {}))
             grads.append(dy)
         return grads
 
@@ -259,13 +269,12 @@ class BatchRunner:
         return dict(zip(self.names, numbers, strict=True))
 
 
-def _distinct(found: list[tuple[str, Metric]]) -> list[tuple[str, Metric]]:
-    """The same metrics, a number behind names that were there before."""
-    names: list[str] = []
-    for name, _ in found:
-        count = sum(name == other for other, _ in found[: len(names)])
-        names.append(f"{name}_{count}" if count else name)
-    return [(name, metric) for name, (_, metric) in zip(names, found, strict=True)]
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with a number behind those that were there before."""
+    return [
+        f"{name}_{names[:i].count(name)}" if name in names[:i] else name
+        for i, name in enumerate(names)
+    ]
 
 
 def _recomputed(graph: Graph, value: Any) -> frozenset[str]:

@@ -132,6 +132,110 @@ def test_labels_outside_the_classes(dtype, label):
         cross_entropy(dtype, randoms((2, 1, 3)), np.array([[0], [label]]), from_logits=True)
 
 
+@pytest.mark.parametrize("form", ["fused", "probabilities", "logits"])
+def test_ignored_labels(dtype, form):
+    n, rows, classes = 3, 4, 5
+    p = randoms((n, rows, classes)).astype(dtype)
+    if form != "logits":
+        p = reference.softmax(p).astype(dtype)
+    labels = np.arange(n * rows).reshape(n, rows) % classes
+    labels[0, 1] = labels[2] = 255
+    options = {"from_logits": form == "logits", "fused": form == "fused"}
+    weight = np.array([1.0, 3.0, 2.0])
+    value, dx = cross_entropy(dtype, p, labels, weight, ignore=255, **options)
+    counted = labels != 255
+    alone = [
+        cross_entropy(dtype, p[i : i + 1, j : j + 1], labels[i : i + 1, j : j + 1], **options)
+        for i, j in np.argwhere(counted)
+    ]
+    shares = weight[np.argwhere(counted)[:, 0]] / counted.sum()
+    assert value == pytest.approx(sum(s * v for s, (v, _) in zip(shares, alone, strict=True)))
+    expected = np.zeros_like(dx)
+    expected[counted] = [s * g[0, 0] for s, (_, g) in zip(shares, alone, strict=True)]
+    close(dx, expected, dtype)
+    value, dx = cross_entropy(dtype, p, np.full((n, rows), -1), ignore=-1, **options)
+    assert value == 0
+    assert (dx == 0).all()
+    with pytest.raises(ValueError, match="label 254 "):
+        cross_entropy(dtype, p, np.full((n, rows), 254), ignore=255, **options)
+
+
+@pytest.mark.parametrize("form", ["fused", "probabilities", "logits"])
+def test_smoothed_targets(dtype, form):
+    p = reference.softmax(randoms((3, 2, 4))).astype(dtype)
+    target = reference.one_hot(np.arange(6).reshape(3, 2) % 4, 4)
+    options = {"from_logits": form == "logits", "fused": form == "fused"}
+    value, dx = cross_entropy(dtype, p, target, label_smoothing=0.2, **options)
+    smooth = (0.8 * target + 0.05).astype(dtype)
+    expected, gradient = cross_entropy(dtype, p, smooth, **options)
+    assert value == pytest.approx(expected, rel=tolerance(dtype, 1e-6))
+    close(dx, gradient, dtype)
+
+
+def binary(dtype, p, target, weight=None, gap=0, **options):
+    n, pixels, channels = p.shape
+    slots = {
+        0: Tensor(p, dtype, channels + gap), 1: Tensor(target, dtype), 2: scalar(), 3: scratch(),
+        4: empty(p.shape, dtype, channels + gap),
+    }  # fmt: skip
+    if weight is not None:
+        slots[5] = Tensor(weight[:, None], dtype)
+    run(
+        native.BinaryCrossEntropy(
+            pixels=pixels, channels=channels, p=0, p_stride=channels + gap, targets=1, loss=2,
+            scratch=3, dx=4, dx_stride=channels + gap, weight=-1 if weight is None else 5,
+            **options,
+        ),
+        slots, n,
+    )  # fmt: skip
+    return slots[2].values.item(), slots[4].values
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("gap", [0, 2])
+@pytest.mark.parametrize("form", ["fused", "probabilities", "logits"])
+def test_binary_cross_entropy(dtype, channels, gap, form):
+    shape = 3, 200, channels
+    logits = (3 * randoms(shape)).astype(dtype)
+    target = np.abs(randoms(shape, 1)).clip(0, 1).round(1).astype(dtype)
+    weight = np.array([1.0, 0.0, 2.5])
+    p = 1 / (1 + np.exp(-logits.astype(float)))
+    if form != "logits":
+        p = p.astype(dtype).astype(float)
+    value, dx = binary(
+        dtype, logits if form == "logits" else p, target, weight, gap, scale=0.5,
+        label_smoothing=0.1, from_logits=form == "logits", fused=form == "fused",
+    )  # fmt: skip
+    t, share = 0.9 * target.astype(float) + 0.05, weight[:, None, None] / p.size
+    expected = -(share * (t * np.log(p) + (1 - t) * np.log(1 - p))).sum()
+    assert value == pytest.approx(expected, rel=tolerance(dtype, 1e-5))
+    slope = (p - t) / (p * (1 - p)) if form == "probabilities" else p - t
+    np.testing.assert_allclose(
+        dx, 0.5 * share * slope, rtol=tolerance(dtype, 1e-4), atol=tolerance(dtype, 1e-6)
+    )
+
+
+def test_binary_cross_entropy_at_its_ends(dtype):
+    p = np.array([[[0.0], [1.0]]])
+    t = np.array([[[1.0], [0.0]]])
+    value, dx = binary(dtype, p, t, from_logits=False)
+    assert value == pytest.approx(-np.log(1e-7), rel=1e-6)
+    assert (dx == 0).all()
+    assert binary(dtype, p, 1 - t, from_logits=False)[0] == pytest.approx(
+        -np.log1p(-1e-7), rel=1e-3
+    )
+    value, dx = binary(dtype, np.array([[[-1e30], [1e30]]]), t, from_logits=True)
+    assert value == pytest.approx(1e30)
+    np.testing.assert_array_equal(dx.ravel(), [-0.5, 0.5])
+    for form in ({"from_logits": False}, {"from_logits": False, "fused": True},
+                 {"from_logits": True}):  # fmt: skip
+        value, dx = binary(dtype, np.array([[[np.nan], [0.5]]]), t, **form)
+        assert np.isnan(value)
+        assert np.isnan(dx[0, 0, 0])
+    with pytest.raises(ValueError, match="fused"):
+        binary(dtype, p, t, from_logits=True, fused=True)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 17])
 @pytest.mark.parametrize("gap", [0, 2])
 @pytest.mark.parametrize("weighted", [True, False])

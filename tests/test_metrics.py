@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import layers, losses, metrics
+from fastconv import layers, losses, metrics, own
 
 sys.path.insert(0, str(Path(__file__).parent / "keras_oracle"))
 import oracle_cases as cases
@@ -89,3 +89,90 @@ def test_bad_arguments():
         metrics.MeanSquaredError()(np.zeros((3, 1)), np.zeros((3, 1)), sample_weight=np.ones(2))
     with pytest.raises(ValueError, match="takes class numbers"):
         metrics.get(metrics.MeanIoU(3), losses.get("mse"), (3,))
+
+
+def furthest(y_true, y_pred):
+    return np.abs(y_true - y_pred).max(axis=-1)
+
+
+def small():
+    fc.set_random_seed(0)
+    model = fc.Sequential([layers.Input((4,)), layers.Dense(3, activation="softmax")])
+    x = np.random.default_rng(0).random((20, 4))
+    y = np.eye(3)[np.arange(20) % 3]
+    return model, x, y
+
+
+def test_weights_of_samples_count_where_they_are_asked_for(tmp_path):
+    model, x, y = small()
+    weight = np.linspace(0, 2, 20)
+
+    class Spread(own.NumpyMetric):
+        def value(self, target, y):
+            return np.ptp(y, axis=-1)
+
+    given = ["accuracy", metrics.AUC(), Spread]
+    model.compile("sgd", "categorical_crossentropy", given, weighted_metrics=given)
+    names = ["accuracy", "auc", "Spread"]
+    found = model.evaluate(x, y, batch_size=8, sample_weight=weight, verbose=0, return_dict=True)
+    assert list(found) == ["loss", *names, *(f"{name}_1" for name in names)]
+    p = model.predict(x)
+    hits = p.argmax(axis=1) == y.argmax(axis=1)
+    auc = metrics.AUC()
+    auc.update_state(y, p, weight)
+    assert found["accuracy"] == pytest.approx(hits.mean())
+    assert found["accuracy_1"] == pytest.approx(np.average(hits, weights=weight))
+    assert found["auc_1"] == pytest.approx(auc.result(), rel=1e-6)
+    assert found["Spread_1"] == pytest.approx(
+        np.average(np.ptp(p, axis=1), weights=weight), rel=1e-6
+    )
+    plain = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
+    assert plain["accuracy_1"] == plain["accuracy"]
+    model.save(tmp_path / "m.fastconv")
+    again = fc.load_model(tmp_path / "m.fastconv")
+    assert again.evaluate(x, y, batch_size=8, sample_weight=weight, verbose=0,
+                          return_dict=True) == found  # fmt: skip
+
+
+def test_functions(tmp_path):
+    def precision(y_true, y_pred):  # by chance the name of a metric
+        return np.full(len(y_true), 7.0)
+
+    model, x, y = small()
+    given = [furthest, precision, metrics.categorical_accuracy, losses.mean_absolute_error]
+    model.compile("sgd", "categorical_crossentropy", given)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    p = model.predict(x)
+    assert found["furthest"] == pytest.approx(furthest(y, p).mean(), rel=1e-6)
+    assert found["precision"] == 7
+    assert found["categorical_accuracy"] == pytest.approx(metrics.categorical_accuracy(y, p).mean())
+    assert found["mean_absolute_error"] == pytest.approx(np.abs(y - p).mean(), rel=1e-6)
+    with pytest.warns(UserWarning, match="furthest is a function"):
+        model.save(tmp_path / "m.fastconv")
+    assert fc.load_model(tmp_path / "m.fastconv").metrics_names == [
+        "loss", "categorical_accuracy", "mean_absolute_error"
+    ]  # fmt: skip
+    model.compile("sgd", "categorical_crossentropy", [lambda t, y: np.abs(t - y).max()])
+    with pytest.raises(ValueError, match="gives each of them a number"):
+        model.evaluate(x, y, verbose=0)
+
+
+def test_class_numbers_reach_metrics_of_arrays_as_they_are():
+    class Label(own.NumpyMetric):
+        def value(self, target, y):
+            return target.reshape(len(target))
+
+    model, x, y = small()
+    model.compile("sgd", "sparse_categorical_crossentropy", [Label()])
+    found = model.evaluate(x, y.argmax(axis=1), verbose=0, return_dict=True)
+    assert found["Label"] == pytest.approx(y.argmax(axis=1).mean())
+
+
+def test_outputs_that_are_equal_or_no_numbers():
+    even, label = np.full((2, 4), 0.25), np.eye(4)[[0, 3]]
+    precision = metrics.Precision(top_k=1)  # the first of equal ones
+    assert precision(label, even) == 0.5
+    assert metrics.TopKCategoricalAccuracy(1)(label, even) == 1
+    lost = np.full((2, 4), np.nan)
+    assert metrics.TopKCategoricalAccuracy(2)(label, lost) == 0
+    assert metrics.Recall()(label, lost) == 0

@@ -200,6 +200,6 @@ def test_find_learning_rate():
     assert model.optimizer.learning_rate == 0.01
     axes = found.plot().axes[0]
     assert axes.get_xscale() == "log"
-    assert len(axes.lines) == 2
+    assert len(axes.lines) == 3
     with pytest.raises(ValueError, match="start"):
         fc.find_learning_rate(model, X, Y, start=1, end=0.1)

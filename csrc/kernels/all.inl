@@ -86,6 +86,7 @@ const FC_KERNELS FC_TABLE = {
     .philox_group = philox_group,
     .dropout = dropout,
     .cross_entropy = cross_entropy,
+    .binary_entropy = binary_entropy,
     .squared_error = squared_error,
     .count_hits = count_hits,
     .count_binary_hits = count_binary_hits,

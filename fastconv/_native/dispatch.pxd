@@ -226,9 +226,11 @@ cdef extern from "dispatch.h" nogil:
                         Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const float *p, Py_ssize_t p_stride, const int32_t *labels,
-                                const float *targets, Py_ssize_t targets_stride,
-                                const float *weights, Py_ssize_t rows_per_weight, double scale,
-                                float *dx, Py_ssize_t dx_stride) noexcept nogil
+                                int32_t ignore, const float *targets, Py_ssize_t targets_stride,
+                                double smooth, const float *weights, Py_ssize_t rows_per_weight,
+                                double scale, float *dx, Py_ssize_t dx_stride) noexcept nogil
+        double (*binary_entropy)(int mode, Py_ssize_t count, const float *p, const float *t,
+                                 double smooth, double slope, float *dx) noexcept nogil
         double (*squared_error)(Py_ssize_t count, const float *p, const float *t, float slope,
                                 float *dx) noexcept nogil
         Py_ssize_t (*count_hits)(Py_ssize_t rows, Py_ssize_t cols, const float *p,
@@ -427,9 +429,11 @@ cdef extern from "dispatch.h" nogil:
                         Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const double *p, Py_ssize_t p_stride, const int32_t *labels,
-                                const double *targets, Py_ssize_t targets_stride,
-                                const double *weights, Py_ssize_t rows_per_weight, double scale,
-                                double *dx, Py_ssize_t dx_stride) noexcept nogil
+                                int32_t ignore, const double *targets, Py_ssize_t targets_stride,
+                                double smooth, const double *weights, Py_ssize_t rows_per_weight,
+                                double scale, double *dx, Py_ssize_t dx_stride) noexcept nogil
+        double (*binary_entropy)(int mode, Py_ssize_t count, const double *p, const double *t,
+                                 double smooth, double slope, double *dx) noexcept nogil
         double (*squared_error)(Py_ssize_t count, const double *p, const double *t, double slope,
                                 double *dx) noexcept nogil
         Py_ssize_t (*count_hits)(Py_ssize_t rows, Py_ssize_t cols, const double *p,

@@ -20,6 +20,7 @@ class SparseCrossEntropy(SplitStep):
         dx_stride: int | None = None,
         fused: bool = False,
         scale: float = 1.0,
+        ignore: int | None = None,
     ) -> None: ...
 
 class CategoricalCrossEntropy(SplitStep):
@@ -38,6 +39,7 @@ class CategoricalCrossEntropy(SplitStep):
         dx_stride: int | None = None,
         fused: bool = False,
         scale: float = 1.0,
+        label_smoothing: float = 0.0,
     ) -> None: ...
 
 class MeanSquaredError(SplitStep):
@@ -54,6 +56,25 @@ class MeanSquaredError(SplitStep):
         dx: int = -1,
         dx_stride: int | None = None,
         scale: float = 1.0,
+    ) -> None: ...
+
+class BinaryCrossEntropy(SplitStep):
+    def __init__(
+        self,
+        pixels: int,
+        channels: int,
+        from_logits: bool,
+        p: int,
+        p_stride: int,
+        targets: int,
+        loss: int,
+        scratch: int,
+        weight: int = -1,
+        dx: int = -1,
+        dx_stride: int | None = None,
+        fused: bool = False,
+        scale: float = 1.0,
+        label_smoothing: float = 0.0,
     ) -> None: ...
 
 class SparseAccuracy(SplitStep):

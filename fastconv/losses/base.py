@@ -153,7 +153,7 @@ class Loss:
                 factor = (scale * self.spread(share, y.ndim)).astype(y.dtype)
                 np.multiply(derivative(t, y), factor, out=rest[0])
 
-        emit_numpy(b, run, y, target, value, dy, weight, self.labels)
+        emit_numpy(b, run, y, target, value, dy, weight)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this loss again."""
@@ -177,8 +177,7 @@ class Loss:
 
 def emit_numpy(
     b: "Builder", run: Callable[[list[np.ndarray], bool, bool], None], y: "Value", target: "Value",
-    number: int, dy: "Value | None" = None, weight: int = -1, labels: bool = False,
-    doubles: int = 1,
+    number: int, dy: "Value | None" = None, weight: int = -1, doubles: int = 1,
 ) -> None:  # fmt: skip
     """Emit ``run`` on views of outputs, targets and ``doubles`` doubles, then of the samples'
     weights and of the gradient, as far as they are wanted."""
@@ -186,6 +185,7 @@ def emit_numpy(
     reads = [Extent(y.slot, prod(y.shape), 0), Extent(target.slot, prod(target.shape), 0)]
     counter = Extent(number, 0, doubles, 8)
     writes = [counter]
+    labels = b.holds_labels(target)
     if labels:
         reads[1] = Extent(target.slot, prod(target.shape), 0, 4)
     read = (np.int32,) if labels else ()

@@ -5,7 +5,7 @@ gradient is 0. Behind a sigmoid or a softmax that ends the network the gradient 
 input instead, where it is p − t whatever p is. Derived in docs/gradients.md.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -92,6 +92,23 @@ class BinaryCrossentropy(Loss):
 
     def gradient_before(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         return (y_pred - self._targets(y_true)) / y_pred.shape[-1]
+
+    def emit(
+        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
+        fused: bool, scale: float, weight: int = -1,
+    ) -> None:  # fmt: skip
+        if type(self).call is not BinaryCrossentropy.call or self.reduction not in MEANS:
+            super().emit(b, y, target, value, dy, fused, scale, weight)
+            return
+        b.emit(
+            native.BinaryCrossEntropy(
+                pixels=y.pixels, channels=y.channels, from_logits=self.from_logits, p=y.slot,
+                p_stride=y.stride, targets=target.slot, loss=value, weight=weight, fused=fused,
+                scratch=b.buffer(0, native.SCRATCH, 8), dx=dy.slot if dy else -1,
+                dx_stride=dy.stride if dy else y.channels, scale=scale,
+                label_smoothing=self.label_smoothing,
+            )
+        )  # fmt: skip
 
 
 class BinaryFocalCrossentropy(BinaryCrossentropy):
@@ -182,9 +199,9 @@ class _OverClasses(Loss):
     def _targets(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         return y_true
 
-    def _in_kernel(self) -> bool:
-        """Whether the compiled step computes just this."""
-        return self.reduction in MEANS
+    def _in_kernel(self) -> dict[str, Any] | None:
+        """What the compiled step is told beside, where it computes just this."""
+        return {} if self.reduction in MEANS else None
 
     def call(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         t, x = self._targets(y_true, y_pred), y_pred
@@ -209,7 +226,8 @@ class _OverClasses(Loss):
         self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
         fused: bool, scale: float, weight: int = -1,
     ) -> None:  # fmt: skip
-        if not self._in_kernel():
+        more = self._in_kernel()
+        if more is None:
             super().emit(b, y, target, value, dy, fused, scale, weight)
             return
         make = native.SparseCrossEntropy if self.labels else native.CategoricalCrossEntropy
@@ -217,7 +235,7 @@ class _OverClasses(Loss):
             make(
                 y.pixels, y.channels, self.from_logits, y.slot, y.stride, target.slot, value,
                 b.buffer(0, native.SCRATCH, 8), weight=weight, fused=fused, scale=scale,
-                dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels,
+                dx=dy.slot if dy else -1, dx_stride=dy.stride if dy else y.channels, **more,
             )
         )  # fmt: skip
 
@@ -248,8 +266,8 @@ class CategoricalCrossentropy(_OverClasses):
         self.label_smoothing = shapes.real(label_smoothing, "label_smoothing", 0, 1)
         only_last(axis, type(self).__name__)
 
-    def _in_kernel(self) -> bool:
-        return super()._in_kernel() and not self.label_smoothing
+    def _in_kernel(self) -> dict[str, Any] | None:
+        return None if super()._in_kernel() is None else {"label_smoothing": self.label_smoothing}
 
     def _targets(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         s = self.label_smoothing
@@ -291,8 +309,8 @@ class SparseCategoricalCrossentropy(_OverClasses):
     def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
         return check_labels(y, output, f"{name} for the loss {self.name}", self.ignore_class)
 
-    def _in_kernel(self) -> bool:
-        return super()._in_kernel() and self.ignore_class is None
+    def _in_kernel(self) -> dict[str, Any] | None:
+        return None if super()._in_kernel() is None else {"ignore": self.ignore_class}
 
     def valid(self, y_true: np.ndarray) -> np.ndarray | None:
         if self.ignore_class is None:
@@ -339,8 +357,8 @@ class CategoricalFocalCrossentropy(CategoricalCrossentropy):
     def passes(self) -> str:  # type: ignore[override]
         return ""
 
-    def _in_kernel(self) -> bool:
-        return False
+    def _in_kernel(self) -> dict[str, Any] | None:
+        return None
 
     def call(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         p = softmax(y_pred) if self.from_logits else y_pred

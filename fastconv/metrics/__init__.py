@@ -4,10 +4,13 @@ In `Model.compile` as strings or objects; by themselves with ``update_state(y_tr
 ``result()`` and ``reset_state()``.
 """
 
+import warnings
 from typing import Any
 
+import numpy as np
+
 from fastconv import shapes
-from fastconv.losses import SHORT, Loss
+from fastconv.losses import FUNCTIONS, SHORT, Loss
 from fastconv.metrics.accuracy import (
     BinaryAccuracy,
     CategoricalAccuracy,
@@ -15,7 +18,7 @@ from fastconv.metrics.accuracy import (
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )  # fmt: skip
-from fastconv.metrics.base import CLASSES, MeanOf, Metric, Stateful
+from fastconv.metrics.base import CLASSES, MeanMetricWrapper, MeanOf, Metric, Stateful
 from fastconv.metrics.confusion import (
     AUC,
     BinaryIoU,
@@ -60,8 +63,8 @@ __all__ = [
     "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix", "CosineSimilarity",
     "DiceScore", "F1Score", "FBetaScore", "FalseNegatives", "FalsePositives", "Hinge", "IoU",
     "KLDivergence", "LogCoshError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanIoU",
-    "MeanOf", "MeanSquaredError", "MeanSquaredLogarithmicError", "Metric", "OneHotIoU",
-    "OneHotMeanIoU", "Poisson", "Precision", "R2Score", "Recall", "RootMeanSquaredError",
+    "MeanMetricWrapper", "MeanOf", "MeanSquaredError", "MeanSquaredLogarithmicError", "Metric",
+    "OneHotIoU", "OneHotMeanIoU", "Poisson", "Precision", "R2Score", "Recall", "RootMeanSquaredError",
     "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy",
     "SquaredHinge", "Stateful", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get",
     "to_config",
@@ -79,6 +82,31 @@ ALL: tuple[type[Metric], ...] = (
 OF_LOSSES = {cls.loss_class: cls for cls in ALL if issubclass(cls, OfLoss)}
 NAMES: dict[str, type[Metric]] = {cls.name: cls for cls in ALL} | {
     name: OF_LOSSES[loss] for name, loss in SHORT.items()
+}
+
+
+# -- functions: a number for every row ------------------------------------------------------------
+
+
+def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> np.ndarray:
+    """1 for every output on its target's side of the threshold, 0 for the others."""
+    return (np.asarray(y_true) == (np.asarray(y_pred) > threshold)).astype(np.float64)
+
+
+def categorical_accuracy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """1 for every row whose largest output stands where the largest target does."""
+    return (np.argmax(y_true, axis=-1) == np.argmax(y_pred, axis=-1)).astype(np.float64)
+
+
+def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> np.ndarray:
+    """1 for every row whose largest output is the class of that number."""
+    found = np.argmax(y_pred, axis=-1)
+    return (np.reshape(y_true, found.shape) == found).astype(np.float64)
+
+
+ACCURACIES = {
+    function.__name__: function
+    for function in (binary_accuracy, categorical_accuracy, sparse_categorical_accuracy)
 }
 
 
@@ -108,9 +136,12 @@ def _of(identifier: Any) -> Metric:
     if isinstance(identifier, dict):
         config = dict(identifier)
         return _class(config.pop("name", None)).from_config(config)
-    name = getattr(identifier, "__name__", None)
-    if callable(identifier) and name in NAMES:  # losses.mean_absolute_error and the like
-        return NAMES[name]()
+    if callable(identifier):
+        for known in (ACCURACIES, FUNCTIONS):  # losses.mean_absolute_error and the like
+            for name, function in known.items():
+                if identifier is function and name in NAMES:
+                    return NAMES[name]()
+        return MeanMetricWrapper(identifier)
     return _class(identifier)()
 
 
@@ -124,7 +155,15 @@ def _class(identifier: Any) -> type[Metric]:
 
 
 def to_config(name: str, metric: Metric) -> Any:
-    """What `get` makes the same metric from, where it is reported as ``name``."""
+    """What `get` makes the same metric from, where it is reported as ``name``; None for a function,
+    with a warning."""
+    if isinstance(metric, MeanMetricWrapper):
+        warnings.warn(
+            f"the metric {name} is a function, which a file cannot hold: it is left out. A subclass "
+            "of fastconv.own.NumpyMetric is kept by its name",
+            stacklevel=2,
+        )
+        return None
     config = metric.get_config()
     if name in ("accuracy", "acc", "crossentropy", "ce") or (not config and name in NAMES):
         return name

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 class _Compiled(MeanOf):
-    """A share that a compiled step counts in training: hits alone, the rows are known."""
+    """A share that a compiled step counts in training where samples have no weights: hits alone,
+    the rows are known."""
 
     step: type[native.SparseAccuracy | native.CategoricalAccuracy | native.BinaryAccuracy]
 
-    def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
+    def emit(self, b: "Builder", y: "Value", target: "Value", total: int, weight: int = -1) -> None:
+        if weight >= 0:
+            super().emit(b, y, target, total, weight)
+            return
         b.emit(
             self.step(
                 rows_per_sample=y.pixels, classes=y.channels, y=y.slot, y_stride=y.stride,
@@ -29,7 +33,7 @@ class _Compiled(MeanOf):
         return {}
 
     def outcome(self, state: np.ndarray, rows: int) -> float:
-        return float(state[0]) / rows
+        return float(state[0]) / (state[1] or rows)  # the weights, or none were counted
 
 
 class SparseCategoricalAccuracy(_Compiled):
@@ -117,6 +121,6 @@ class SparseTopKCategoricalAccuracy(MeanOf):
 
 
 def in_top(classes: np.ndarray, y_pred: np.ndarray, k: int) -> np.ndarray:
-    """Whether fewer than k outputs are larger than that of the class."""
+    """Whether fewer than k outputs are larger than that of the class, which is a number."""
     own = np.take_along_axis(y_pred, classes[..., None], axis=-1)
-    return (y_pred > own).sum(axis=-1) < k
+    return ((y_pred > own).sum(axis=-1) < k) & (own == own)[..., 0]

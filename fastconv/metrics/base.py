@@ -5,7 +5,7 @@ and a step adds to it; a metric that is used by itself keeps one of its own, wit
 `result` and `reset_state`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +42,9 @@ class Metric:
         """How many doubles it keeps for outputs of this shape."""
         return 1
 
-    def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
-        """Emit the step that adds this batch to the doubles at the slot ``total``."""
+    def emit(self, b: "Builder", y: "Value", target: "Value", total: int, weight: int = -1) -> None:
+        """Emit the step that adds this batch to the doubles at the slot ``total``; ``weight``: the
+        slot of the samples' weights, (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define emit")
 
     def outcome(self, state: np.ndarray, rows: int) -> Any:
@@ -74,10 +75,11 @@ class Stateful(Metric):
     name : str, optional
     """
 
+    _state: np.ndarray | None = None
+
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
             self.name = name
-        self._state: np.ndarray | None = None
 
     def add(
         self, state: np.ndarray, y_true: np.ndarray, y_pred: np.ndarray, weight: np.ndarray | None
@@ -92,14 +94,12 @@ class Stateful(Metric):
     def outcome(self, state: np.ndarray, rows: int) -> Any:
         return self.compute(state)
 
-    def emit(self, b: "Builder", y: "Value", target: "Value", total: int) -> None:
+    def emit(self, b: "Builder", y: "Value", target: "Value", total: int, weight: int = -1) -> None:
         def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
-            y, t, state = arrays
-            self.add(state, t, y, None)
+            y, t, state, *rest = arrays
+            self.add(state, t, y, rest[0].astype(np.float64) if rest else None)
 
-        emit_numpy(
-            b, run, y, target, total, labels=bool(self.labels), doubles=self.size(y.shape)
-        )  # fmt: skip
+        emit_numpy(b, run, y, target, total, weight=weight, doubles=self.size(y.shape))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch.
@@ -176,6 +176,34 @@ class MeanOf(Stateful):
 
     def compute(self, state: np.ndarray) -> Any:
         return divide(state[0], state[1])
+
+
+class MeanMetricWrapper(MeanOf):
+    """The mean of a function's numbers over all samples: what a function is in ``metrics=``.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(y_true, y_pred, **arguments)`` → a number for every row, (n, …).
+    name : str, optional
+        By default the function's.
+    **arguments
+        Of the function.
+    """
+
+    def __init__(self, fn: Callable[..., Any], name: str | None = None, **arguments: Any) -> None:
+        super().__init__(name or getattr(fn, "__name__", type(fn).__name__))
+        self.fn = fn
+        self.arguments = arguments
+
+    def values(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        found = np.asarray(self.fn(y_true, y_pred, **self.arguments))
+        if found.shape[:1] != (len(y_pred),):
+            raise ValueError(
+                f"the metric {self.name} returns the shape {found.shape} for {len(y_pred)} "
+                "samples: it gives each of them a number"
+            )
+        return found
 
 
 def divide(a: Any, b: Any) -> Any:

@@ -64,9 +64,9 @@ class _AtThresholds(Stateful):
     ) -> None:
         t, y, w = y_true, y_pred, spread(weight, y_pred.shape)
         if self.top_k is not None:
-            below = np.sort(y, axis=-1)[..., : max(y.shape[-1] - self.top_k, 0)]
-            least = below[..., -1:] if below.shape[-1] else -np.inf
-            y = np.where(y > least, y, -np.inf)
+            others = np.argsort(-y, axis=-1, kind="stable")[..., self.top_k :]
+            y = y.copy()  # of equal outputs the first ones count
+            np.put_along_axis(y, others, -np.inf, axis=-1)
         if self.class_id is not None:
             if self.class_id >= y.shape[-1]:
                 raise ValueError(f"class_id is {self.class_id}, there are {y.shape[-1]} outputs")
