@@ -59,15 +59,15 @@ from fastconv.metrics.regression import (
 from fastconv.shapes import Shape
 
 __all__ = [
-    "AUC", "CLASSES", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU", "CategoricalAccuracy",
-    "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix", "CosineSimilarity",
-    "DiceScore", "F1Score", "FBetaScore", "FalseNegatives", "FalsePositives", "Hinge", "IoU",
-    "KLDivergence", "LogCoshError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanIoU",
-    "MeanMetricWrapper", "MeanOf", "MeanSquaredError", "MeanSquaredLogarithmicError", "Metric",
-    "OneHotIoU", "OneHotMeanIoU", "Poisson", "Precision", "R2Score", "Recall", "RootMeanSquaredError",
-    "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy",
-    "SquaredHinge", "Stateful", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get",
-    "to_config",
+    "AUC", "CLASSES", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU",
+    "CategoricalAccuracy", "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix",
+    "CosineSimilarity", "DiceScore", "F1Score", "FBetaScore", "FalseNegatives",
+    "FalsePositives", "Hinge", "IoU", "KLDivergence", "LogCoshError", "MeanAbsoluteError",
+    "MeanAbsolutePercentageError", "MeanIoU", "MeanMetricWrapper", "MeanOf", "MeanSquaredError",
+    "MeanSquaredLogarithmicError", "Metric", "OneHotIoU", "OneHotMeanIoU", "Poisson",
+    "Precision", "R2Score", "Recall", "RootMeanSquaredError", "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy", "SquaredHinge",
+    "Stateful", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get", "to_config",
 ]  # fmt: skip
 
 ALL: tuple[type[Metric], ...] = (
@@ -159,8 +159,8 @@ def to_config(name: str, metric: Metric) -> Any:
     with a warning."""
     if isinstance(metric, MeanMetricWrapper):
         warnings.warn(
-            f"the metric {name} is a function, which a file cannot hold: it is left out. A subclass "
-            "of fastconv.own.NumpyMetric is kept by its name",
+            f"the metric {name} is a function, which a file cannot hold: it is left out. A "
+            "subclass of fastconv.own.NumpyMetric is kept by its name",
             stacklevel=2,
         )
         return None
