@@ -221,6 +221,8 @@ CASES = {
                                               dilation=(1, 3, 1), pads=((0, 0), (7, 2), (4, 3))),
     "few channels, several panels": Case(2, (1, 6, 21), (1, 2, 9), 8, 3, y_gap=2,
                                          pads=((0, 0), (1, 1), (12, 9))),
+    "few channels, a plane in the padding": Case(1, (1, 1, 1), (1, 1, 2), 1, 1, strides=(2, 1, 1),
+                                                 pads=((1, 0), (0, 0), (0, 1))),
     "dense": Case(5, (1, 1, 1), (1, 1, 1), 100, 37),
 }  # fmt: skip
 

@@ -451,7 +451,7 @@ cdef Spread spread_of(ConvGeometry g):
     s.kernel, s.stride, s.dilation = g.kernel[1:], g.strides[1:], g.dilation[1]
     s.pad = [before for before, _ in g.pads[1:]]
     s.used = (g.groups == 1 and g.channels <= FEW_CHANNELS and g.x_stride == g.channels
-              and g.in_size[0] == g.out_size[0] == g.kernel[0] == 1
+              and g.in_size[0] == g.out_size[0] == g.kernel[0] == 1 and g.pads[0] == (0, 0)
               and g.kernel[2] > 1 and g.dilation[2] == 1)
     return s
 
