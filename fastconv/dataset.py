@@ -73,7 +73,7 @@ class Dataset:
         if len(sizes) > 1:
             raise ValueError(f"the arrays have different lengths: {sorted(sizes)}")
         arrays = _map_leaves(np.asarray, tensors)
-        return _of_rows(_Rows(arrays, sizes.pop(), _in_order))
+        return _of_rows(_Rows(arrays, sizes.pop()))
 
     from_arrays = from_tensor_slices
 
@@ -357,15 +357,17 @@ class Dataset:
 
 
 class _Rows:
-    """Arrays of one length, and the order in which their rows are taken."""
+    """Arrays of one length, and the order in which their rows are taken: by default as they lie."""
 
-    def __init__(self, arrays: Any, count: int, order: Callable[[int], np.ndarray]) -> None:
+    def __init__(
+        self, arrays: Any, count: int, order: Callable[[int], np.ndarray] | None = None
+    ) -> None:
         self.arrays = arrays
         self.count = count
         self._order = order
 
     def order(self, seed: int) -> np.ndarray:
-        return np.arange(self.count) if self._order is _in_order else self._order(seed)
+        return np.arange(self.count) if self._order is None else self._order(seed)
 
     def take(self, index: np.ndarray) -> Element:
         return _map_leaves(lambda array: array.take(index, axis=0), self.arrays)
@@ -378,10 +380,6 @@ class _Rows:
         return " ".join(array_fingerprint(leaf) for leaf in _leaves(self.arrays))
 
 
-def _in_order(seed: int) -> np.ndarray:
-    raise NotImplementedError
-
-
 def _of_rows(rows: _Rows) -> Dataset:
     return Dataset(rows.walk, lambda: rows.count, rows.fingerprint, rows)
 
@@ -389,7 +387,7 @@ def _of_rows(rows: _Rows) -> Dataset:
 def from_files(paths: Sequence[str], labels: Any = None) -> Dataset:
     """Elements (path, label), or paths alone; other files of these names are other data."""
     arrays = (np.array(paths), np.asarray(labels)) if labels is not None else np.array(paths)
-    rows = _Rows(arrays, len(paths), _in_order)
+    rows = _Rows(arrays, len(paths))
 
     def fingerprint() -> str:
         stats = [(path, os.stat(path)) for path in paths]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastconv.profile import Profile
 
 BLUE, ORANGE, RED, GREY = "#2f6db5", "#e07b1a", "#c62828", "#6b7280"
+INK = "#1f2937"
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -207,8 +208,8 @@ def plot_confusion_matrix(
     title: str = "",
     figure: "FigureBase | None" = None,
 ) -> "FigureBase":
-    """True classes by predicted ones: counts, and shares of a row, blue what is right, orange what
-    is not.
+    """True classes by predicted ones: counts; the colour is the share of the row, blue where it is
+    right and orange where it is not.
 
     Parameters
     ----------
@@ -225,44 +226,45 @@ def plot_confusion_matrix(
     if matrix.shape != (count, count) or not count:
         raise ValueError(f"a confusion matrix has as many rows as columns, not {matrix.shape}")
     names = list(class_names) if class_names is not None else [str(i) for i in range(count)]
-    size, longest = min(2.4 + 0.62 * count, 14), max(map(len, names))
-    figure = figure or new_figure(size + min(0.09 * longest, 3), size)
+    size, longest = min(2.2 + 0.5 * count, 14), max(map(len, names))
+    figure = figure or new_figure(size + min(0.08 * longest, 2.5), size)
     axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shown = np.where(np.eye(count, dtype=bool), shares, -shares)
-    axes.imshow(shown, cmap=_diverging(), vmin=-1, vmax=1)
-    font = 11 if count <= 6 else 9 if count <= 12 else 6.5
-    for row, column in np.ndindex(matrix.shape):
-        if count <= 30 and matrix[row, column]:
-            dark = shares[row, column] > 0.55
-            text = f"{matrix[row, column]:,}"
-            if count <= 12:
-                text += f"\n{100 * shares[row, column]:.0f} %"
-            axes.text(
-                column, row, text, ha="center", va="center", fontsize=font,
-                color="white" if dark else "#1f2937",
-            )  # fmt: skip
-    if count <= 60:
-        turned = longest * count > 60
-        options: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(count), names, fontsize=font, **(options if turned else {}))
-        axes.set_yticks(range(count), names, fontsize=font)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
+    _draw_counts(axes, matrix)
+    font = 10 if count <= 12 else 8 if count <= 30 else 5
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(count), names, fontsize=font, **(turned if longest > 4 else {}))
+    axes.set_yticks(range(count), names, fontsize=font)
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true", color=INK)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     if title:
-        axes.set_title(title, fontsize=11)
+        axes.set_title(title, fontsize=11, color=INK, pad=10)
     return figure
 
 
-def _diverging() -> Any:
-    """From orange through nearly white to blue."""
+def _draw_counts(axes: Any, counts: np.ndarray) -> None:
+    """Cells of a confusion matrix, each with its count where there is room."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("right_or_wrong", [ORANGE, "#f3f4f6", BLUE])
+    size = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colors = LinearSegmentedColormap.from_list("wrong or right", [ORANGE, "white", BLUE])
+    # errors are rare: one in a hundred is to be seen, and the orange of a quarter is full
+    signed = np.where(np.eye(size, dtype=bool), shares, -np.minimum(2 * np.sqrt(shares), 1))
+    axes.imshow(signed, cmap=colors, vmin=-1, vmax=1)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e5e7eb", linewidth=0.8)
+    if size > 30:
+        return
+    font = 10 if size <= 12 else 7
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        light = row == column and shares[row, column] > 0.6
+        axes.text(
+            column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=font,
+            color="white" if light else INK,
+        )  # fmt: skip
 
 
 def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "FigureBase":

@@ -1,12 +1,12 @@
 """Which classes are taken for which."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fastconv.plots import BLUE, ORANGE, new_figure
-from fastconv.visualize._images import INK, names_of
+from fastconv.plots import plot_confusion_matrix
+from fastconv.visualize._images import names_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,47 +90,4 @@ def confusion_matrix(
     if title is None:
         right, whole = int(np.trace(counts)), int(counts.sum())
         title = f"{right:,} of {whole:,} right, {100 * right / whole:.2f} %"
-    longest = max(map(len, names))
-    inches = min(2.2 + 0.5 * size, 14)
-    figure = new_figure(inches + min(0.08 * longest, 2.5), inches)
-    axes = figure.add_subplot()
-    _draw(axes, counts)
-    _label(axes, names, longest)
-    axes.set_title(title, fontsize=11, color=INK, pad=10)
-    return figure
-
-
-def _draw(axes: Any, counts: np.ndarray) -> None:
-    """Cells, each with its count where there is room."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    size = len(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    colors = LinearSegmentedColormap.from_list("wrong or right", [ORANGE, "white", BLUE])
-    # errors are rare: one in a hundred is to be seen, and the orange of a quarter is full
-    signed = np.where(np.eye(size, dtype=bool), shares, -np.minimum(2 * np.sqrt(shares), 1))
-    axes.imshow(signed, cmap=colors, vmin=-1, vmax=1)
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#e5e7eb", linewidth=0.8)
-    if size > 30:
-        return
-    font = 10 if size <= 12 else 7
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        light = row == column and shares[row, column] > 0.6
-        axes.text(
-            column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=font,
-            color="white" if light else INK,
-        )  # fmt: skip
-
-
-def _label(axes: Any, names: Sequence[str], longest: int) -> None:
-    size = len(names)
-    font = 10 if size <= 12 else 8 if size <= 30 else 5
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(size), names, fontsize=font, **(turned if longest > 4 else {}))
-    axes.set_yticks(range(size), names, fontsize=font)
-    axes.set_xlabel("predicted", color=INK)
-    axes.set_ylabel("true", color=INK)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    return cast("Figure", plot_confusion_matrix(counts, names, title))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.model import Model
-from fastconv.plots import new_figure
+from fastconv.plots import INK, new_figure
 from fastconv.visualize._parts import chosen, images_of, outputs_of
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAME = "#d1d5db"
-INK = "#1f2937"
 SIGNED = "RdBu_r"  # white is zero
 MOST = 64  # images of one picture
 
