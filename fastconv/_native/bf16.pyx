@@ -13,7 +13,7 @@ threads are. They are there in float32 alone, and where the CPU has the product.
 from cython.parallel cimport parallel, prange
 
 from fastconv._native.conv cimport (
-    BLOCK, Pixels, all_inside, goes_on, list_pixels, list_sources,
+    BLOCK, Chunk, Pixels, all_inside, goes_on, list_pixels, list_sources,
 )
 from fastconv._native.dispatch cimport (
     bf16, f32, fc_epilogue, fc_pair, flush_denormals_on, flush_denormals_restore,
@@ -177,11 +177,6 @@ cdef struct Task:
     Py_ssize_t tap_step, depth_step     # a chunk has at most so many taps and channels
     Py_ssize_t pitch                    # pairs of a tile's copy
     bint streamed                       # the destination is written past the caches
-
-cdef struct Chunk:
-    # taps t0..t1, channels i0..i1: one stretch of the sum
-    Py_ssize_t t0, t1, i0, i1
-    bint first, final
 
 
 cdef void copy_block(const Gather *g, const Lattice *s, const Task *task, const Chunk *chunk,

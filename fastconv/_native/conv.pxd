@@ -13,6 +13,11 @@ cdef struct Pixels:
     Py_ssize_t[BLOCK * TALLEST] src, dst, d, h, w
     char[BLOCK * TALLEST] inside
 
+cdef struct Chunk:
+    # taps t0..t1, channels i0..i1: one stretch of the sum
+    Py_ssize_t t0, t1, i0, i1
+    bint first, final
+
 cdef void list_pixels(const Gather *g, const Lattice *s, Py_ssize_t first, Py_ssize_t count,
                       Pixels *pixels) noexcept nogil
 

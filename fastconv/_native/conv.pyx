@@ -148,12 +148,6 @@ cdef Py_ssize_t list_sources(const Gather *g, const Lattice *s, const Pixels *pi
     return count
 
 
-cdef struct Chunk:
-    # taps t0..t1, channels i0..i1: one stretch of the sum
-    Py_ssize_t t0, t1, i0, i1
-    bint first, final
-
-
 cdef struct Task:
     # tiles tile0..tile1 of the lattice's pixels, panels panel0..panel1 of one group
     Py_ssize_t pixels, tiles, tile0, tile1, group, panel0, panel1
