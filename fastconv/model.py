@@ -645,7 +645,7 @@ class Model:
 
     def compile(
         self,
-        optimizer: Any = "adam",
+        optimizer: Any = "rmsprop",
         loss: Any = None,
         metrics: Any = None,
         loss_weights: Any = None,
