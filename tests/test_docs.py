@@ -175,7 +175,7 @@ def test_python_runs(
 ) -> None:
     """The blocks of a page run one after the other, as a reader would type them."""
     threads(1)  # the networks are small, and the bits the same
-    for module in ("sklearn", "onnxruntime"):
+    for module in ("sklearn", "onnxruntime", "matplotlib"):
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": f"page_{page.stem}"}
