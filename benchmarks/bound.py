@@ -71,10 +71,10 @@ def kernels(model: Any, batch: int, training: bool, states: int = 0) -> list[dic
         found += _of_node(node, batch, training, needs)
         extra = len(readers[node.output]) - 1
         if training and extra > 0 and node.output in wanted:
-            size = 4.0 * batch * prod(node.output.shape)
+            size = 4.0 * batch * prod(node.output.sample_shape)
             found.append(Kernel(node.layer.name, "add", "backward", extra * size))
     if training:
-        logits = sum(batch * prod(tensor.shape) for tensor in model.graph.outputs)
+        logits = sum(batch * prod(tensor.sample_shape) for tensor in model.graph.outputs)
         values = sum(p.value.size for p in model.graph.parameters if p.trainable)
         found.append(Kernel("loss", "loss", "backward", 4.0 * 2 * logits))
         found.append(Kernel("optimizer", "optimizer", "update", 4.0 * (3 + 2 * states) * values))
@@ -85,13 +85,13 @@ def _of_node(node: Any, batch: int, training: bool, needs: list[bool]) -> Iterat
     layer, name = node.layer, type(node.layer).__name__
     if name in FREE:
         return
-    x, y = (batch * prod(t.shape) for t in (node.inputs[0], node.output))
+    x, y = (batch * prod(t.sample_shape) for t in (node.inputs[0], node.output))
 
     def kernel(kind: str, direction: str, values: float, *flops: float) -> Kernel:
         return Kernel(layer.name, kind, direction, 4.0 * values, *flops)
 
     if getattr(layer, "weight", None) is not None:
-        shapes = node.inputs[0].shape, node.output.shape
+        shapes = node.inputs[0].sample_shape, node.output.sample_shape
         values = x + y + layer.weight.value.size
         direct = 2.0 * batch * direct_products(layer, *shapes)
         directions = ["forward", "weight gradient", "input gradient"]
@@ -116,7 +116,7 @@ def _of_node(node: Any, batch: int, training: bool, needs: list[bool]) -> Iterat
 def multiply_adds(model: Any) -> int:
     """Of the forward pass of one sample by the direct algorithm: convolutions and dense layers."""
     return sum(
-        direct_products(node.layer, node.inputs[0].shape, node.output.shape)
+        direct_products(node.layer, node.inputs[0].sample_shape, node.output.sample_shape)
         for node in model.graph.nodes
         if getattr(node.layer, "weight", None) is not None
     )

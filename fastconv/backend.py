@@ -10,6 +10,7 @@ import numpy as np
 MASK = (1 << 64) - 1  # of a seed
 
 _floatx = "float32"
+_image_data_format = "channels_last"
 _generator = np.random.default_rng()
 _own: ContextVar[np.random.Generator | None] = ContextVar("own", default=None)  # of `seeded`
 
@@ -73,17 +74,24 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def image_data_format() -> str:
-    """``"channels_last"``: arrays are (samples, height, width, channels)."""
-    return "channels_last"
+    """How images are shown to a script: ``"channels_last"``, (samples, height, width, channels), or
+    ``"channels_first"``, (samples, channels, height, width)."""
+    return _image_data_format
 
 
 def set_image_data_format(data_format: str) -> None:
-    """Keras' switch; channels last is the only layout that there is."""
-    if data_format != "channels_last":
-        raise ValueError(
-            f'the image data format is "channels_last", not {data_format!r}: move the axis, '
-            "np.moveaxis(x, 1, -1); the exported ONNX file is channels first all the same"
-        )
+    """Choose the ``data_format`` of layers that are made from now on and are not told another."""
+    global _image_data_format
+    _image_data_format = data_format_of(data_format)
+
+
+def data_format_of(value: Any) -> str:
+    """Keras' argument ``data_format``; None stands for `image_data_format`."""
+    if value is None:
+        return _image_data_format
+    if value not in ("channels_last", "channels_first"):
+        raise ValueError(f'data_format is "channels_last" or "channels_first", not {value!r}')
+    return str(value)
 
 
 def epsilon() -> float:

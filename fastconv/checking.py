@@ -258,7 +258,7 @@ def _model(given: Any, input_shape: Any) -> tuple[Model, str]:
     if input_shape is None:
         if given._node is None:
             raise ValueError(f"{given.name} has not been used yet: give input_shape")
-        wanted = [tensor.shape for tensor in given._node.inputs]
+        wanted = [tensor.sample_shape for tensor in given._node.inputs]
     else:
         wanted = list(input_shape) if several else [input_shape]
     kept = given._node

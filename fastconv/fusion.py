@@ -32,6 +32,7 @@ from fastconv.layers.flatten import Flatten
 from fastconv.layers.leaky_relu import LeakyReLU
 from fastconv.layers.max_pooling2d import MaxPooling2D
 from fastconv.layers.relu import ReLU
+from fastconv.layout import is_transpose
 
 ACTIVATIONS = (Activation, ReLU, LeakyReLU)
 PRODUCTS = (Conv2D, DepthwiseConv2D, Conv2DTranspose, Dense)
@@ -91,9 +92,13 @@ def units(graph: Graph, inference: bool = False, training: bool = False) -> list
     ``inference``: batch norms use their moving statistics, and no backward follows. ``training``:
     those that are not frozen use the batch's.
     """
+    # numbers choose random streams: a transpose that nobody asked for must not shift them
+    moves = [node for node in graph.nodes if is_transpose(node)]
+    others = [node for node in graph.nodes if not is_transpose(node)]
+    number = {node: i for i, node in enumerate(others + moves)}
     alone = [
-        Unit((node.layer,), node.inputs, node.output, number, inference=node.inference)
-        for number, node in enumerate(graph.nodes)
+        Unit((node.layer,), node.inputs, node.output, number[node], inference=node.inference)
+        for node in graph.nodes
     ]
     if os.environ.get("FASTCONV_FUSION") == "0":
         return alone

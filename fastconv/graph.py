@@ -5,6 +5,7 @@ from typing import Any
 
 from fastconv.layer import Call, Layer, Node, Tensor, from_config
 from fastconv.layers.input import InputLayer
+from fastconv.layout import laid_out
 from fastconv.parameter import Parameter
 from fastconv.shapes import Shape, shape_text
 
@@ -36,7 +37,8 @@ class Graph:
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
         self.inputs = as_tensors(inputs, "inputs")
-        self.outputs = as_tensors(outputs, "outputs")
+        # outputs are what they are shown as
+        self.outputs = [laid_out(tensor, False) for tensor in as_tensors(outputs, "outputs")]
         self.single = isinstance(outputs, Tensor)
         for tensor in self.inputs:
             if not isinstance(tensor.node.layer, InputLayer):
@@ -73,11 +75,12 @@ class Graph:
             return self._shapes[1]  # batch after batch asks for the same
         shapes: dict[Tensor, Shape] = {}
         for tensor, shape in zip(self.inputs, inputs, strict=True):
-            if len(shape) != len(tensor.shape) or any(
-                want not in (None, got) for want, got in zip(tensor.shape, shape, strict=True)
+            if len(shape) != len(tensor.sample_shape) or any(
+                want not in (None, got)
+                for want, got in zip(tensor.sample_shape, shape, strict=True)
             ):
                 raise ValueError(
-                    f"{tensor.node.layer.name} takes {shape_text(tensor.shape)}, "
+                    f"{tensor.node.layer.name} takes {shape_text(tensor.sample_shape)}, "
                     f"not {shape_text(shape)}"
                 )
             shapes[tensor] = shape

@@ -38,14 +38,29 @@ class Tensor:
     Attributes
     ----------
     shape : tuple of int or None
-        Without the batch axis.
+        As Keras has it: the batch in front, None, and images in the order in which they are shown.
+    sample_shape : tuple of int or None
+        One sample's shape as layers see it, channels last.
+    channels_first : bool
+        Shown as (None, C, H, W), where layers see (H, W, C): see `fastconv.layout`.
     node : Node
         Who makes it.
     """
 
-    def __init__(self, shape: Shape, node: "Node") -> None:
-        self.shape = shape
+    def __init__(self, shape: Shape, node: "Node", channels_first: bool = False) -> None:
+        self.sample_shape = shape
+        self.channels_first = channels_first
         self.node = node
+        self.other: Tensor | None = None  # the same in the other order, once it was asked for
+
+    @property
+    def shape(self) -> Shape:
+        sizes = self.sample_shape
+        return (None, *sizes[-1:], *sizes[:-1]) if self.channels_first else (None, *sizes)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __repr__(self) -> str:
         return f"Tensor(shape={shapes.shape_text(self.shape)}, layer={self.node.layer.name!r})"
@@ -58,10 +73,16 @@ class Node:
     batch norm and dropout act as at inference, also in training.
     """
 
-    def __init__(self, layer: "Layer", inputs: Sequence[Tensor], shape: Shape) -> None:
+    def __init__(
+        self,
+        layer: "Layer",
+        inputs: Sequence[Tensor],
+        shape: Shape,
+        channels_first: bool = False,
+    ) -> None:
         self.layer = layer
         self.inputs = tuple(inputs)
-        self.output = Tensor(shape, self)
+        self.output = Tensor(shape, self, channels_first and len(shape) > 1)
         self.calls: tuple[Call, ...] = ()
         self.inference = False
 
@@ -147,6 +168,8 @@ class Layer:
     arity: ClassVar[int | None] = 1  # how many inputs; None: one or more, as a list
     # parameters with a regularizer and a constraint, → the word before _regularizer in arguments
     held: ClassVar[dict[str, str]] = {}
+    data_format: str | None = None  # of layers that know images
+    elementwise = False  # takes images in any order, and makes them in the same
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -167,6 +190,12 @@ class Layer:
         self.built = False
         self.parameters: list[Parameter] = []
         self._node: Node | None = None  # its last use
+        self.transposes: dict[type, Layer] = {}  # of its output, see `fastconv.layout`
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether what it reads and makes is shown channels first."""
+        return self.data_format == "channels_first"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_node": None}  # a copy is part of no model yet
@@ -245,18 +274,30 @@ class Layer:
             raise ValueError(f"{self.name} takes {self.arity} input, not {len(tensors)}")
         if not tensors:
             raise ValueError(f"{self.name} takes at least one input")
-        given = [tensor.shape for tensor in tensors]
-        if self.first_shape is not None and not shapes.fits(self.first_shape, given[0]):
+        shown = tensors[0].shape[1:]
+        if self.first_shape is not None and not shapes.fits(self.first_shape, shown):
             raise ValueError(
                 f"{self.name} was told input_shape={self.first_shape}, its input has the shape "
-                f"{shapes.shape_text(given[0])}"
+                f"{shapes.shape_text(shown)}"
             )
+        first = self._takes_channels_first(tensors)
+        if any(tensor.channels_first != first for tensor in tensors):
+            from fastconv.layout import laid_out
+
+            tensors = [laid_out(tensor, first) for tensor in tensors]
+        given = [tensor.sample_shape for tensor in tensors]
         shape = self.output_shape(*given)
         if not self.built:
             self.build(*given)
             self.built = True
-        self._node = Node(self, tensors, shape)
+        self._node = Node(self, tensors, shape, first)
         return self._node.output
+
+    def _takes_channels_first(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether it takes these images in the order (C, H, W)."""
+        if self.elementwise:
+            return any(tensor.channels_first for tensor in tensors)
+        return self.channels_first
 
     @property
     def output(self) -> Tensor:
@@ -278,6 +319,8 @@ class Layer:
         """The arguments that make this layer again."""
         holds = {name: m.to_config(getattr(self, name)) for name, m in self._holds.items()}
         given = {name: config for name, config in holds.items() if config is not None}
+        if self.data_format is not None:
+            given["data_format"] = self.data_format
         return {"name": self.name, "trainable": self.trainable, **given}
 
     @property
@@ -352,15 +395,6 @@ def from_config(class_name: str, config: dict[str, Any]) -> Layer:
     """A layer from its class' name and what `get_config` gave."""
     cls = REGISTRY[shapes.choice(class_name, REGISTRY, "layer")]
     return cls.from_config(config)
-
-
-def check_data_format(data_format: str | None) -> None:
-    """Keras' ``data_format`` argument: channels last is the only layout inside."""
-    if data_format not in (None, "channels_last"):
-        raise ValueError(
-            f'data_format must be "channels_last", not {data_format!r}; the ONNX file is '
-            "channels first, whatever the model's layout"
-        )
 
 
 def one_of(layer: Layer, shape: Shape, ranks: tuple[int, ...], what: str) -> Shape:

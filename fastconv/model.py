@@ -16,6 +16,7 @@ from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Call, Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
+from fastconv.layout import is_transpose, laid_out
 from fastconv.losses import real_array
 from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
@@ -111,7 +112,8 @@ class Model:
     @property
     def layers(self) -> list[Any]:
         """The layers in order; a model that is used as a layer stands as one."""
-        found = [i.model if isinstance(i, Call) else i.layer for i in self.graph.items()]
+        items = [item for item in self.graph.items() if not is_transpose(item)]
+        found = [i.model if isinstance(i, Call) else i.layer for i in items]
         return list(dict.fromkeys(found))
 
     @property
@@ -135,13 +137,13 @@ class Model:
     @property
     def input_shape(self) -> Any:
         """With the batch in front, (None, 28, 28, 1); a list where there are several inputs."""
-        found = [(None, *tensor.shape) for tensor in self.inputs]
+        found = [tensor.shape for tensor in self.inputs]
         return found[0] if len(found) == 1 else found
 
     @property
     def output_shape(self) -> Any:
         """With the batch in front; a list where there are several outputs."""
-        found = [(None, *tensor.shape) for tensor in self.outputs]
+        found = [tensor.shape for tensor in self.outputs]
         return found[0] if self.graph.single else found
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
@@ -305,12 +307,12 @@ class Model:
         tensors = self.graph.inputs
         if input_shape is None:
             for tensor in tensors:
-                if None in tensor.shape:
+                if None in tensor.sample_shape:
                     raise ValueError(
                         f"{tensor.node.layer.name} leaves sizes open, "
-                        f"{shapes.shape_text(tensor.shape)}: give input_shape"
+                        f"{shapes.shape_text(tensor.sample_shape)}: give input_shape"
                     )
-            return [shapes.known(tensor.shape, tensor.node.layer.name) for tensor in tensors]
+            return [shapes.known(tensor.sample_shape, tensor.node.layer.name) for tensor in tensors]
         several = len(input_shape) > 0 and not hasattr(input_shape[0], "__index__")
         given = list(input_shape) if several else [input_shape]
         if len(given) != len(tensors):
@@ -319,10 +321,11 @@ class Model:
         for tensor, shape in zip(tensors, given, strict=True):
             name = tensor.node.layer.name
             sizes = tuple(shapes.integer(size, f"input_shape of {name}") for size in shape)
-            if len(sizes) != len(tensor.shape) or any(
-                want not in (None, size) for want, size in zip(tensor.shape, sizes, strict=True)
+            if len(sizes) != len(tensor.sample_shape) or any(
+                want not in (None, size)
+                for want, size in zip(tensor.sample_shape, sizes, strict=True)
             ):
-                want, got = shapes.shape_text(tensor.shape), shapes.shape_text(sizes)
+                want, got = shapes.shape_text(tensor.sample_shape), shapes.shape_text(sizes)
                 raise ValueError(f"{name} takes {want}, not {got}")
             found.append(sizes)
         return found
@@ -408,7 +411,7 @@ class Model:
 
     def _inputs(self, x: Any) -> list[np.ndarray]:
         names = [tensor.node.layer.name for tensor in self.graph.inputs]
-        return data.inputs(x, names, [tensor.shape for tensor in self.graph.inputs])
+        return data.inputs(x, names, [tensor.sample_shape for tensor in self.graph.inputs])
 
     def _build_for(self, x: Any) -> None:
         """A chance for `Sequential` to learn its input shape."""
@@ -593,15 +596,14 @@ class Model:
             raise ValueError(f"training is None or False, not {training!r}: fit decides")
         self._build_on(tensors[0])
         graph = self.graph
+        tensors = [laid_out(tensor, False) for tensor in tensors]
         if len(tensors) != len(graph.inputs):
             raise ValueError(f"{self.name} takes {len(graph.inputs)} inputs, not {len(tensors)}")
         for own, given in zip(graph.inputs, tensors, strict=True):
-            if len(own.shape) != len(given.shape) or any(
-                want not in (None, size) for want, size in zip(own.shape, given.shape, strict=True)
-            ):
+            want, have = own.sample_shape, given.sample_shape
+            if not shapes.fits(want, have):
                 raise ValueError(
-                    f"{self.name} takes {shapes.shape_text(own.shape)}, not "
-                    f"{shapes.shape_text(given.shape)}"
+                    f"{self.name} takes {shapes.shape_text(want)}, not {shapes.shape_text(have)}"
                 )
         call = Call(self, tensors, inference=training is False)
         made = dict(zip(graph.inputs, tensors, strict=True))
@@ -963,7 +965,7 @@ class Sequential(Model):
         model._layers = [
             item.model if isinstance(item, Call) else item.layer
             for item in graph.items()
-            if item.inputs
+            if item.inputs and not is_transpose(item)
         ]
         model._graph = graph
         return model
@@ -1017,7 +1019,7 @@ class Sequential(Model):
         self._layers.append(layer)
         if self._input is None and len(self._layers) == 1:
             if isinstance(layer, Model) and layer.built:
-                self._input = Input(layer.inputs[0].shape)
+                self._input = Input(layer.inputs[0].sample_shape)
             elif isinstance(layer, Layer) and layer.first_shape is not None:
                 self._input = Input(layer.first_shape)
 
@@ -1035,7 +1037,7 @@ class Sequential(Model):
 
     def _build_on(self, tensor: Tensor) -> None:
         if self._graph is None and self._input is None:
-            self.build((None, *tensor.shape))
+            self.build(tensor.shape)
 
     def _build_for(self, x: Any) -> None:
         if self._graph is None and self._input is None:

@@ -97,8 +97,12 @@ class OnnxTensor:
 
 @dataclass
 class OnnxGraph:
-    """Operators in order, and the constants that they read."""
+    """Operators in order, and the constants that they read.
 
+    ``image_order`` is how inputs and outputs of three and more axes lie: "NCHW" or "NHWC".
+    """
+
+    image_order: str = "NCHW"
     nodes: list[OnnxNode] = field(default_factory=list)
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
     inputs: list[OnnxTensor] = field(default_factory=list)
@@ -137,13 +141,13 @@ class Scope:
 
     def __init__(self, opset: int, reserved: Sequence[str] = (), image_order: str = "NCHW") -> None:
         self.opset = opset
-        self.image_order = image_order
-        self.graph = OnnxGraph()
+        self.graph = OnnxGraph(image_order)
         self._taken = set(reserved)
         self._uses: dict[str, int] = {}
         self._layer: Layer | None = None
         self._use = ""  # the name of this use of the layer
         self._named = False  # whether a node carries that name already
+        self._first = False  # whether layers see the input or output at hand channels first
         self._reordered: dict[tuple[str, tuple[int, ...]], OnnxTensor] = {}
 
     # -- what layers call -----------------------------------------------------------------------
@@ -169,9 +173,7 @@ class Scope:
 
     def input(self, shape: Shape) -> OnnxTensor:
         """An input of the file. Images and volumes lie in the image order, others as they are."""
-        first = len(shape) > 2 and self.image_order == "NCHW"
-        order = channels_first(len(shape)) if first else plain(len(shape))
-        tensor = OnnxTensor(self._use, shape, order)
+        tensor = OnnxTensor(self._use, shape, self._outer(len(shape)))
         self.graph.inputs.append(tensor)
         return tensor
 
@@ -195,6 +197,10 @@ class Scope:
         if any(x.is_channels_first and x.elements is None and x.rank > 1 for x in inputs):
             return [self.channels_first(x) for x in inputs]
         return [self.plain(x) for x in inputs]
+
+    def seen(self, x: OnnxTensor, shape: Shape, order: Sequence[int]) -> OnnxTensor:
+        """The same values of the file, whose axes layers see in another order from here on."""
+        return replace(x, shape=shape, order=tuple(order))
 
     def flatten(self, x: OnnxTensor) -> OnnxTensor:
         """All values of a sample as one vector, in the order in which the file has them."""
@@ -263,25 +269,30 @@ class Scope:
 
     # -- what the exporter calls ----------------------------------------------------------------
 
-    def describe(self, layer: "Layer", inputs: Sequence[OnnxTensor], shape: Shape) -> OnnxTensor:
-        """The nodes of one use of a layer; returns its result, which carries the layer's name."""
-        with self._using(layer):
-            first = len(self.graph.nodes)
+    def describe(
+        self, layer: "Layer", inputs: Sequence[OnnxTensor], shape: Shape, first: bool = False
+    ) -> OnnxTensor:
+        """The nodes of one use of a layer; returns its result, which carries the layer's name.
+
+        ``first``: of an input that layers see channels first (`fastconv.layout`).
+        """
+        with self._using(layer, first):
+            begin = len(self.graph.nodes)
             result = layer.to_onnx(self, list(inputs))
             if result.shape != shape:
                 raise self.refuse(
                     f"to_onnx makes {shapes.shape_text(result.shape)}, "
                     f"the layer {shapes.shape_text(shape)}"
                 )
-            if any(result.name in node.outputs for node in self.graph.nodes[first:]):
+            if any(result.name in node.outputs for node in self.graph.nodes[begin:]):
                 self._rename(result.name, self._use)
                 result = replace(result, name=self._use)
             return result
 
-    def output(self, x: OnnxTensor) -> OnnxTensor:
+    def output(self, x: OnnxTensor, first: bool = False) -> OnnxTensor:
         """Make ``x`` an output of the file, in the image order, under its own name."""
-        first = x.rank > 2 and self.image_order == "NCHW"
-        moved = self.channels_first(x) if first else self.plain(x)
+        self._first = first
+        moved = self.plain(x) if x.elements is not None else self._reorder(x, self._outer(x.rank))
         names = [t.name for t in (*self.graph.inputs, *self.graph.outputs)]
         if moved.name in names:  # an input or another output: one name cannot be both
             name = self._fresh(f"{x.name}/output")
@@ -296,8 +307,16 @@ class Scope:
 
     # -- names and places -----------------------------------------------------------------------
 
+    def _outer(self, rank: int) -> tuple[int, ...]:
+        """The order of an input or output: images and volumes lie in the image order."""
+        as_seen = self.graph.image_order == ("NCHW" if self._first else "NHWC")
+        if rank < 3 or as_seen:
+            return plain(rank)
+        return (*range(1, rank), 0) if self._first else channels_first(rank)
+
     @contextmanager
-    def _using(self, layer: "Layer") -> Iterator[None]:
+    def _using(self, layer: "Layer", first: bool) -> Iterator[None]:
+        self._first = first
         number = self._uses.get(layer.name, 0)
         self._uses[layer.name] = number + 1
         self._layer, self._named = layer, False

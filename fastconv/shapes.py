@@ -227,3 +227,12 @@ def window_shape(
 def three(values: Sequence[Any], fill: Any) -> tuple[Any, Any, Any]:
     """Spatial values of 1-D and 2-D as (D, H, W): ones, or whatever fills, in front."""
     return (*(fill,) * (3 - len(values)), *values)
+
+
+def check_channel_axis(name: str, axis: int, shape: Shape) -> None:
+    """The axis over which a layer works, the batch counted: 1 (channels first) or the last."""
+    if axis not in (-1, 1, len(shape)):
+        raise ValueError(
+            f"{name}: axis {axis} of {shape_text(shape)} is not the channels: -1, or 1 where "
+            "images are shown channels first"
+        )

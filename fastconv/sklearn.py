@@ -141,8 +141,8 @@ class _ConvEstimator(BaseEstimator):
         model = make(self.image_shape_, outputs, **options)
         if not isinstance(model, Model):
             raise ValueError(f"the function {make!r} returns {type(model).__name__}, not a model")
-        if len(model.outputs) != 1 or model.outputs[0].shape != (outputs,):
-            found = [shapes.shape_text(tensor.shape) for tensor in model.outputs]
+        if len(model.outputs) != 1 or model.outputs[0].sample_shape != (outputs,):
+            found = [shapes.shape_text(tensor.sample_shape) for tensor in model.outputs]
             raise ValueError(
                 f"the network {model.name} gives {' and '.join(found)} for an image; "
                 f"{outputs} numbers are needed"

@@ -34,7 +34,7 @@ def source(
 
         found = StreamSource(
             x, check, batch_size=batch_size, shuffle=shuffle, steps=steps, what=what, anew=anew,
-            sample_rank=None if not model.built else len(model.graph.inputs[0].shape),
+            sample_rank=None if not model.built else len(model.graph.inputs[0].sample_shape),
         )  # fmt: skip
         if not model.built:
             model._build_for(split(found.first())[0])
@@ -114,7 +114,7 @@ def one_batch(model: "Model", x: Any, y: Any, weight: Any, class_weight: Any) ->
 
 def inputs_of(model: "Model", x: Any, batch_size: int | None, steps: int | None) -> Iterator[Any]:
     """The inputs of each batch, for `predict`."""
-    rank = len(model.graph.inputs[0].shape) if model.built else None
+    rank = len(model.graph.inputs[0].sample_shape) if model.built else None
 
     def check(element: Any, what: str) -> Batch:
         rows = split(element)[0]

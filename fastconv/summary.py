@@ -6,6 +6,7 @@ from typing import Any
 from fastconv.files import size_text
 from fastconv.graph import Graph
 from fastconv.layer import Call, Node
+from fastconv.layout import is_transpose
 from fastconv.parameter import total
 from fastconv.shapes import shape_text
 from fastconv.tables import RULE, html_table, table
@@ -32,7 +33,11 @@ def _contents(
     name: str, kind: str, graph: Graph, expand: bool, trained: bool
 ) -> tuple[str, Row, list[Row], list[str]]:
     """Title, header, rows, and the lines below."""
-    items = [item for item in graph.items() if item.inputs or kind != "Sequential"]
+    items = [
+        item
+        for item in graph.items()
+        if (item.inputs or kind != "Sequential") and not is_transpose(item)
+    ]
     chain = _is_chain(graph)
     header = ["Layer (type)", "Output shape", "Parameters", "Output", "Multiply-adds"]
     header += [*(["Trained"] if trained else []), *([] if chain else ["Reads"])]
@@ -41,9 +46,10 @@ def _contents(
     for item in items:
         rows.append(_row(item, seen, trained, chain))
         if expand and isinstance(item, Call):
-            rows += [_row(n, set(), trained, chain, "  ") for n in _nodes(graph, item)]
+            inner = [n for n in _nodes(graph, item) if not is_transpose(n)]
+            rows += [_row(n, set(), trained, chain, "  ") for n in inner]
     costs = [_cost(node) for node in graph.nodes]
-    outputs = [_elements(node) for node in graph.nodes if node.inputs]
+    outputs = [_elements(n) for n in graph.nodes if n.inputs and not is_transpose(n)]
     parameters = graph.parameters
     trainable = total([p for p in parameters if p.trainable])
     whole = total(parameters)
@@ -84,7 +90,7 @@ def _row(
         cost, size = _cost(item), _elements(item)
     row = [
         f"{indent}{what.name} ({type(what).__name__})",
-        " ".join(shape_text(t.shape) for t in outputs),
+        " ".join(shape_text(t.shape[1:]) for t in outputs),
         shown,
         _size(size),
         UNKNOWN if cost is None else f"{cost:,}" if cost else "",
@@ -97,6 +103,8 @@ def _row(
 
 
 def _reads(node: Node) -> str:
+    if is_transpose(node):
+        return _reads(node.inputs[0].node)
     return node.calls[0].model.name if node.calls else node.layer.name
 
 
@@ -113,11 +121,11 @@ def _within(node: Node, call: Call) -> list[Node]:
 
 
 def _cost(node: Node) -> int | None:
-    return node.layer.multiply_adds([t.shape for t in node.inputs], node.output.shape)
+    return node.layer.multiply_adds([t.sample_shape for t in node.inputs], node.output.sample_shape)
 
 
 def _elements(node: Node) -> int | None:
-    shape = node.output.shape
+    shape = node.output.sample_shape
     return None if None in shape else prod(size or 1 for size in shape)
 
 

@@ -58,10 +58,10 @@ class Compiled:
             self._metrics(metric), self._metrics(weighted_metric), self.losses, graph.outputs,
             strict=True,
         ):  # fmt: skip
-            found = [metrics.get(name, one, tensor.shape) for name in (*item, *weighted)]
+            found = [metrics.get(name, one, tensor.sample_shape) for name in (*item, *weighted)]
             self.metrics.append(found)
             self.plain.append(len(item))
-            names = [metric.log_names(name, tensor.shape) for name, metric in found]
+            names = [metric.log_names(name, tensor.sample_shape) for name, metric in found]
             self.metric_names.append(_distinct([name for each in names for name in each]))
         self.recompute = _recomputed(graph, recompute)
 

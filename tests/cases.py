@@ -175,6 +175,7 @@ CASES = [
         ((4, 4, 2),),
         lambda x: _dense_block(x, 3),
     ),
+    Case("channels_first", ((3, 5, 4),), lambda x: _channels_first(x)),
     Case("residual_block", ((5, 5, 4),), lambda x: _residual(x)),
     Case("shared_layer", ((4, 4, 2), (4, 4, 2)), lambda a, b: _siamese(a, b)),
     Case(
@@ -194,6 +195,12 @@ CASES = [
         ),
     ),
 ]
+
+
+def _channels_first(x):
+    x = layers.Conv2D(2, 3, data_format="channels_first", activation="tanh")(x)
+    x = layers.BatchNormalization(axis=1)(x)
+    return layers.Dense(3)(x)  # over the width
 
 
 def _dense_block(x, count):

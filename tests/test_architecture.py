@@ -26,6 +26,7 @@ FLOORS = {
     "backend.py": 2,
     "precision.py": 2,
     "layer.py": 2,
+    "layout.py": 2,
     "shapes.py": 2,
     "parameter.py": 2,
     "initializers.py": 2,

@@ -128,7 +128,7 @@ def test_summary_names_them(capsys):
     [
         ("depth_multiplier", lambda: layers.DepthwiseConv2D(3, depth_multiplier=0)),
         ("kernel_initializer", lambda: layers.DepthwiseConv2D(3, kernel_initializer="zeros")),
-        ("channels_last", lambda: layers.DepthwiseConv2D(3, data_format="channels_first")),
+        ("channels_last", lambda: layers.DepthwiseConv2D(3, data_format="first")),
         ("padding", lambda: layers.Conv2DTranspose(3, 3, padding="full")),
         ("padding", lambda: layers.Conv2DTranspose(3, 3, padding=1)),
         ("output_padding", lambda: layers.Conv2DTranspose(3, 3, strides=2, output_padding=2)),

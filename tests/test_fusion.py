@@ -24,7 +24,7 @@ RELUS = {
 
 def block(x, relu="relu", residual=True, **options):
     """conv, batch norm, the sum with x, activation."""
-    y = layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False)(x)
+    y = layers.Conv2D(x.sample_shape[-1], 3, padding="same", use_bias=False)(x)
     y = layers.BatchNormalization(**options)(y)
     y = layers.Add()([y, x]) if residual else y
     return RELUS[relu]()(y)
@@ -148,7 +148,7 @@ def test_a_fused_norm_follows_its_parameters():
     x = fc.Input((6, 6, 3))
     norm = layers.BatchNormalization()
     model = fc.Model(x, layers.ReLU()(norm(layers.Conv2D(8, 3)(x))))
-    xs = np.random.default_rng(1).standard_normal((2, *x.shape))
+    xs = np.random.default_rng(1).standard_normal((2, *x.sample_shape))
     before = model.predict(xs)
     norm.gamma.assign(np.full(8, 2.0))
     norm.moving_variance.assign(np.full(8, 3.0))
@@ -207,7 +207,7 @@ def test_every_bit_is_the_same(monkeypatch, real, relu, training, frozen):
     model = fc.Model(x, layers.Dense(3)(layers.Concatenate()([z, block(z, relu)])))
     for p in model.parameters():
         p.value += np.random.default_rng(0).uniform(0.1, 0.5, p.shape)
-    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    xs = [np.random.default_rng(1).standard_normal((3, *x.sample_shape))]
     together = everything(model, xs, training)
     for a, b in zip(together, everything(unfused(monkeypatch, model), xs, training), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -245,7 +245,7 @@ def statistics_model(monkeypatch, real, frozen=False):
     z = layers.Conv2D(18, 3, padding="same")(y)
     both = [layers.BatchNormalization()(z), layers.BatchNormalization(scale=False)(z), z]
     model = fc.Model(x, layers.GlobalAveragePooling2D()(layers.Concatenate()(both)))
-    return model, np.random.default_rng(1).standard_normal((5, *x.shape)) + 3
+    return model, np.random.default_rng(1).standard_normal((5, *x.sample_shape)) + 3
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
@@ -317,7 +317,7 @@ def test_gradients(relu, residual, training):
 
     values = [p.value.copy() for p in trained]
     for attempt in range(20):  # not every point is far from all kinks
-        data = np.random.default_rng(attempt).standard_normal((2, *x.shape))
+        data = np.random.default_rng(attempt).standard_normal((2, *x.sample_shape))
         try:
             directional_check(lambda *a: forward(*a)[0], gradients, data, *values)
             return
@@ -338,13 +338,13 @@ def test_random_graphs(monkeypatch, seed):
             y = block(x, rng.choice(list(RELUS)), rng.random() < 0.6)
         else:
             y = grow(rng, tensors, shared)
-        if np.prod(y.shape) < 2000:
+        if np.prod(y.sample_shape) < 2000:
             tensors.append(y)
     model = fc.Model(inputs, [tensors[-1], *rng.choices(tensors, k=rng.choice([0, 1, 2]))])
     numbers = np.random.default_rng(seed)
     for parameter in model.parameters():
         parameter.value += numbers.uniform(0.1, 0.5, parameter.shape)
-    xs = [numbers.standard_normal((3, *t.shape)) for t in model.inputs]
+    xs = [numbers.standard_normal((3, *t.sample_shape)) for t in model.inputs]
     assert len(units(model.graph)) <= len(model.graph.nodes)
     together = everything(model, xs, True)
     apart = everything(unfused(monkeypatch, model), xs, True)
@@ -374,7 +374,7 @@ def test_pooling_passes_the_activation_before_it(monkeypatch, real, strides, rel
     model = fc.Model(x, y)
     passed = [u.input_activation.name for u in units(model.graph)]
     assert passed.count("relu") == (1 if relu in ("general", "leaky") else 2)
-    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    xs = [np.random.default_rng(1).standard_normal((3, *x.sample_shape))]
     together = everything(model, xs, True)
     for a, b in zip(together, everything(unfused(monkeypatch, model), xs, True), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -485,7 +485,7 @@ def test_dropout_in_the_layer_before_it(monkeypatch, real, make, training):
     model = fc.Model(x, make(x))
     for p in model.parameters():
         p.value += np.random.default_rng(0).uniform(-0.1, 0.3, p.shape)
-    xs = [np.random.default_rng(1).standard_normal((3, *x.shape))]
+    xs = [np.random.default_rng(1).standard_normal((3, *x.sample_shape))]
     together = everything(model, xs, training)
     assert len(units(model.graph)) < len(model.graph.nodes)
     for a, b in zip(together, everything(unfused(monkeypatch, model), xs, training), strict=True):
@@ -499,10 +499,10 @@ def test_dropout_that_is_computed_again(monkeypatch, make, which):
     x = fc.Input((11, 12, 3))
     outputs = make(x)
     outputs = outputs if isinstance(outputs, list) else [outputs]
-    flat = [layers.Flatten()(y) if len(y.shape) > 1 else y for y in outputs]
+    flat = [layers.Flatten()(y) if len(y.sample_shape) > 1 else y for y in outputs]
     model = fc.Model(x, layers.Dense(3)(layers.Concatenate()(flat) if flat[1:] else flat[0]))
     start = [p.value.copy() for p in model.parameters()]
-    data = np.random.default_rng(1).standard_normal((6, *x.shape)).astype("f4")
+    data = np.random.default_rng(1).standard_normal((6, *x.sample_shape)).astype("f4")
     labels = np.random.default_rng(2).standard_normal((6, 3)).astype("f4")
     found = []
     for fusion, recompute in (("0", None), ("1", None), ("1", [which])):

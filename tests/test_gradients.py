@@ -66,7 +66,7 @@ def test_gradients(case, training):
 def test_every_layer_has_a_case():
     used = set()
     for case in CASES:
-        used |= {type(layer).__name__ for layer in build(case).layers}
+        used |= {type(layer).__name__ for layer in build(case).graph.layers}
     public = {name for name, cls in REGISTRY.items() if cls.__module__.startswith("fastconv.")}
     assert public - used == set()
 
@@ -124,7 +124,7 @@ def test_loss_gradients(loss, ending, kind, shape):
     if ending == "softmax then more":
         y = layers.Rescaling(0.9, 0.02)(y)
     if ending == "tanh then softmax":
-        y = layers.Softmax()(layers.Reshape(y.shape)(layers.Rescaling(1.5)(y)))
+        y = layers.Softmax()(layers.Reshape(y.sample_shape)(layers.Rescaling(1.5)(y)))
     if ending == "tanh then own":
         y = OwnSoftmax()(y)
     model = fc.Model(x, y)

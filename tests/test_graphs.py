@@ -41,13 +41,13 @@ def double():
 
 
 def images_like(tensor, tensors):
-    return [t for t in tensors if t.shape[:-1] == tensor.shape[:-1]]
+    return [t for t in tensors if t.sample_shape[:-1] == tensor.sample_shape[:-1]]
 
 
 def grow(rng, tensors, shared):
     """One more tensor, made of those that there are."""
     x = rng.choice(tensors)
-    equal = [t for t in tensors if t.shape == x.shape]
+    equal = [t for t in tensors if t.sample_shape == x.sample_shape]
     kind = rng.choice(
         ["conv", "depthwise", "dense", "norm", "pointwise", "dropout", "add", "join", "join",
          "stack", "pool", "rescaling", "reshape", "again"]
@@ -63,14 +63,16 @@ def grow(rng, tensors, shared):
             window, padding="same", depth_multiplier=multiplier, activation=rng.choice(POINTWISE)
         )(x)
     if kind == "dense":
-        shared.append((layers.Dense(x.shape[-1], activation=rng.choice(POINTWISE)), x.shape))
+        shared.append(
+            (layers.Dense(x.sample_shape[-1], activation=rng.choice(POINTWISE)), x.sample_shape)
+        )
         return shared[-1][0](x)
     if kind == "norm":
-        shared.append((layers.BatchNormalization(), x.shape))
+        shared.append((layers.BatchNormalization(), x.sample_shape))
         return shared[-1][0](x)
     if kind == "again" and shared:  # a layer used at several places
         layer, shape = rng.choice(shared)
-        return layer(rng.choice([t for t in tensors if t.shape == shape]))
+        return layer(rng.choice([t for t in tensors if t.sample_shape == shape]))
     if kind == "add":
         return layers.Add()([x, *rng.choices(equal, k=rng.choice([1, 2]))])
     if kind == "join":
@@ -84,7 +86,7 @@ def grow(rng, tensors, shared):
     if kind == "rescaling":
         return layers.Rescaling(0.7, 0.1)(x)
     if kind == "reshape":
-        return layers.Reshape(x.shape)(x)
+        return layers.Reshape(x.sample_shape)(x)
     if kind == "dropout":
         return layers.Dropout(0.3)(x)
     return layers.Activation(rng.choice(POINTWISE))(x)
@@ -98,13 +100,13 @@ def random_model(seed):
     tensors, shared = list(inputs), []
     for _ in range(rng.randrange(3, 10)):
         y = grow(rng, tensors, shared)
-        if np.prod(y.shape) < 2000:
+        if np.prod(y.sample_shape) < 2000:
             tensors.append(y)
     model = fc.Model(inputs, [tensors[-1], *rng.choices(tensors, k=rng.choice([0, 1, 2]))])
     numbers = np.random.default_rng(seed)
     for parameter in model.parameters():
         parameter.value += numbers.uniform(0.1, 0.5, parameter.shape)
-    return model, [numbers.standard_normal((3, *t.shape)) for t in model.inputs]
+    return model, [numbers.standard_normal((3, *t.sample_shape)) for t in model.inputs]
 
 
 @pytest.mark.parametrize("seed", range(150))

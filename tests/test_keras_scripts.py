@@ -56,16 +56,20 @@ def test_the_classic_script_learns_slowly_as_its_default_rate_has_it(digits, cap
     assert "4/4 ━━━━━━━━━━━━━━━━━━━━" in text
 
 
-def test_the_other_branch_is_refused_with_the_mend(digits):
-    with pytest.raises(ValueError, match=r'"channels_last".*np\.moveaxis'):
+def test_both_branches_of_the_classic_script_are_the_same_network(digits, capsys):
+    path = SCRIPTS[0].with_name("mnist_cnn.py")
+    last = run(path)
+    try:
         fc.backend.set_image_data_format("channels_first")
-    assert fc.backend.image_data_format() == "channels_last"
-    fc.backend.set_image_data_format("channels_last")
-    # a script that takes that branch all the same is told which axis it is
-    text = SCRIPTS[0].with_name("mnist_cnn.py").read_text()
-    text = text.replace("K.image_data_format()", '"channels_first"')
-    with pytest.raises(ValueError, match=r"window of .* does not fit"):
-        exec(compile(text, "mnist_cnn.py", "exec"), {})
+        first = run(path)
+    finally:
+        fc.backend.set_image_data_format("channels_last")
+    assert (last["input_shape"], first["input_shape"]) == ((28, 28, 1), (1, 28, 28))
+    assert first["model"].layers[1].output.shape == (None, 64, 24, 24)
+    assert first["score"] == last["score"]
+    assert first["history"].history == last["history"].history
+    for a, b in zip(last["model"].get_weights(), first["model"].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_names_of_the_surface():

@@ -81,6 +81,19 @@ def test_pad_and_crop(dtype, channels, gap, size, pads):
     np.testing.assert_array_equal(y.values, noise[:, *inner])
 
 
+@pytest.mark.parametrize(
+    ("pixels", "channels", "gap"),
+    [(1, 1, 0), (7, 3, 0), (16, 1, 2), (37, 5, 3), (3, 1000, 0), (9, 64, 64)],
+)
+def test_transpose(dtype, pixels, channels, gap):
+    n = 3
+    x = randoms((n, pixels, channels)).astype(dtype)
+    y = empty((n, channels, pixels), dtype)
+    step = native.Transpose(pixels, channels, 0, channels + gap, 1)
+    run(step, {0: Tensor(x, dtype, channels + gap), 1: y}, n)
+    np.testing.assert_array_equal(y.values, x.transpose(0, 2, 1))
+
+
 def test_crop_leaves_something():
     with pytest.raises(ValueError, match="nothing"):
         native.CropCopy((1, 2, 2), ((0, 0), (1, 1), (0, 0)), 1, 0, 1, 1, 1)

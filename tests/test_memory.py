@@ -24,7 +24,7 @@ def compiled(model, optimizer="adam", **options):
 
 
 def data(model, n, rng):
-    x = rng.random((n, *model.inputs[0].shape), dtype=np.float32)
+    x = rng.random((n, *model.inputs[0].sample_shape), dtype=np.float32)
     return x, rng.integers(0, model.outputs[0].shape[-1], n)
 
 
@@ -107,8 +107,8 @@ def resident():
 make, batch = NETWORKS[{name!r}].make, NETWORKS[{name!r}].batch
 warm = make()
 warm.compile("adam", {LOSS!r})
-warm.train_on_batch(np.ones((1, *warm.inputs[0].shape), "f"), np.zeros(1, int))
-x, y = np.ones((batch, *warm.inputs[0].shape), "f"), np.zeros(batch, int)
+warm.train_on_batch(np.ones((1, *warm.inputs[0].sample_shape), "f"), np.zeros(1, int))
+x, y = np.ones((batch, *warm.inputs[0].sample_shape), "f"), np.zeros(batch, int)
 before = resident()
 model = make()
 model.compile("adam", {LOSS!r})

@@ -514,7 +514,7 @@ BAD = {
     "input overflow": (lambda: fc.Input((2**30, 2**30, 3)), "2\\^48"),
     "input shape": (lambda: fc.Input((28, 0, 1)), "shape"),
     "dropout": (lambda: layers.Dropout(1.0), "rate"),
-    "data_format": (lambda: layers.Conv2D(3, 3, data_format="channels_first"), "channels_last"),
+    "data_format": (lambda: layers.Conv2D(3, 3, data_format="first"), "channels_first"),
     "rank of conv": (lambda: layers.Conv2D(3, 3)(fc.Input((5,))), "images"),
     "numpy into a layer": (lambda: layers.Dense(3)(X), "symbolic"),
     "add": (lambda: layers.Add()([fc.Input((3,)), fc.Input((4,))]), "one shape"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import fastconv as fc
 from fastconv import layers
 from fastconv.layer import Layer
+from fastconv.layout import shown_first
 from fastconv.onnx import ExportError, exporter, metadata, proof
 from fastconv.onnx import samples as sampling
 
@@ -129,17 +130,21 @@ NETS = [mnist_net, lenet, residual_net, inception_net, two_by_two, siamese]
 # -- running ---------------------------------------------------------------------------------------
 
 
-def run(path, *arrays):
-    """Outputs of the file; images channels last on both sides, whatever the file has."""
+def run(path, *arrays, layout="NCHW"):
+    """Outputs of the file; images in the model's order on both sides, whatever the file has.
+
+    ``layout`` is the order of the file in which images have to be moved.
+    """
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     about = metadata.decode(session.get_modelmeta().custom_metadata_map)
-    first = about["layout"] == "NCHW"
+    there, back = ((-1, 1), (1, -1)) if layout == "NCHW" else ((1, -1), (-1, 1))
+    moved = about["layout"] == layout
     feed = {
-        entry.name: np.ascontiguousarray(np.moveaxis(x, -1, 1)) if first and x.ndim > 3 else x
+        entry.name: np.ascontiguousarray(np.moveaxis(x, *there)) if moved and x.ndim > 3 else x
         for entry, x in zip(session.get_inputs(), arrays, strict=True)
     }
     found = session.run(None, feed)
-    return [np.moveaxis(y, 1, -1) if first and y.ndim > 3 else y for y in found]
+    return [np.moveaxis(y, *back) if moved and y.ndim > 3 else y for y in found]
 
 
 def random_inputs(model, n, seed=7, sizes=(13, 17)):
@@ -147,7 +152,7 @@ def random_inputs(model, n, seed=7, sizes=(13, 17)):
     shapes = []
     for tensor in model.inputs:
         spare = iter(sizes)
-        shapes.append([next(spare) if size is None else size for size in tensor.shape])
+        shapes.append([next(spare) if size is None else size for size in tensor.sample_shape])
     return [rng.normal(0, 1, (n, *shape)).astype(np.float32) for shape in shapes]
 
 
@@ -159,9 +164,11 @@ def outputs_of(model, arrays):
 def export(model, path, **options):
     """Export and compare with the trainer on other inputs and batch sizes than the proof's."""
     report = model.export(path, **options)
+    moved = "NHWC" if shown_first(model.graph) else "NCHW"
     for n in (1, 5):
         arrays = random_inputs(model, n)
-        for want, got in zip(outputs_of(model, arrays), run(path, *arrays), strict=True):
+        found = run(path, *arrays, layout=moved)
+        for want, got in zip(outputs_of(model, arrays), found, strict=True):
             assert got.shape == want.shape
             np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
     return report

@@ -1,4 +1,4 @@
-"""Copies, sums and scalings of whole tensors; padding; the casts that bring samples in."""
+"""Copies, sums and scalings of tensors; transposes; padding; the casts that bring samples in."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,6 +46,9 @@ class Affine(RowStep):
 
 class Fill(SplitStep):
     def __init__(self, per_sample: int, fixed: int, y: int, value: float) -> None: ...
+
+class Transpose(SplitStep):
+    def __init__(self, pixels: int, channels: int, x: int, x_stride: int, y: int) -> None: ...
 
 class PadCopy(SplitStep):
     def __init__(

@@ -1,7 +1,8 @@
-"""Copies, sums and scalings of whole tensors; padding; and the casts that bring samples in."""
+"""Copies, sums and scalings of tensors; transposes; padding; the casts that bring samples in."""
 
 import numpy as np
 
+from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
 
 from fastconv._native.activation cimport carried
@@ -166,6 +167,56 @@ cdef class Fill(SplitStep):
 
     cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
         fill(c, 1, last - first, self.value, self.y, first, 0)
+
+
+cdef enum:
+    BAND = 16  # rows of a transpose at a time: their elements of one column fill a cache line
+
+
+cdef class Transpose(SplitStep):
+    """y[c, p] = x[p, c] in every sample: channels last becomes channels first, and back.
+
+    Parameters
+    ----------
+    pixels, channels : int
+        Of one sample of x.
+    x, y : int
+        Slots, (n, pixels, channels) and (n, channels, pixels).
+    x_stride : int
+        Elements of x from one pixel to the next; y has no gaps.
+    """
+
+    cdef Py_ssize_t pixels, channels, x, x_stride, y
+
+    def __init__(self, pixels, channels, x, x_stride, y):
+        self.pixels, self.channels = whole("pixels", pixels), whole("channels", channels)
+        self.x_stride = stride_of("x_stride", x_stride, channels)
+        distinct(x=x, y=y)
+        self.reads = (strided(x, pixels, channels, x_stride),)
+        self.writes = (extent(y, pixels * channels),)
+        self.x, self.y = x, y
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef Py_ssize_t cost = min(self.pixels, BAND) * self.channels
+        self.split(c, 0, c.n * blocks(self.pixels, BAND), max(1, PIECE // cost), 2 * cost)
+
+    cdef void part(self, Context *c, int phase, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        cdef Py_ssize_t bands = blocks(self.pixels, BAND), i, sample, row, x, y
+        for i in range(first, last):
+            sample, row = i // bands, i % bands * BAND
+            x = (sample * self.pixels + row) * self.x_stride
+            y = sample * self.pixels * self.channels + row
+            row = min(BAND, self.pixels - row)
+            if c.f64:
+                self.band(<const double *> c.ptr[self.x] + x, <double *> c.ptr[self.y] + y, row)
+            else:
+                self.band(<const float *> c.ptr[self.x] + x, <float *> c.ptr[self.y] + y, row)
+
+    cdef void band(self, const floating *x, floating *y, Py_ssize_t rows) noexcept nogil:
+        cdef Py_ssize_t p, channel
+        for channel in range(self.channels):
+            for p in range(rows):
+                y[channel * self.pixels + p] = x[p * self.x_stride + channel]
 
 
 cdef class PadCopy(SplitStep):

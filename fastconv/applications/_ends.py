@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastconv import shapes
+from fastconv import backend, shapes
 from fastconv.layers import Dense, Input, Rescaling
 
 ZERO_TO_ONE = (1 / 255, 0.0)  # of bytes
@@ -11,13 +11,21 @@ MOMENTUM = 0.9  # of batch norm's statistics: there after dozens of steps, not h
 
 
 def image_shape(shape: Any, fixed: bool) -> tuple[int | None, ...]:
-    """``input_shape``, checked: height, width, channels; ``fixed`` where sizes must be known."""
+    """``input_shape``, checked: height, width, channels, or in the order of
+    `fastconv.backend.image_data_format`; ``fixed`` where sizes must be known."""
     found = shapes.shape_of(shape, "input_shape")
-    if len(found) != 3 or found[2] is None:
-        raise ValueError(f"input_shape is (height, width, channels), not {shape!r}")
+    first = channel_axis() == 1
+    if len(found) != 3 or found[0 if first else 2] is None:
+        order = "(channels, height, width)" if first else "(height, width, channels)"
+        raise ValueError(f"input_shape is {order}, not {shape!r}")
     if fixed and None in found:
         raise ValueError(f"input_shape {found}: this network needs images of one known size")
     return found
+
+
+def channel_axis() -> int:
+    """Where the channels are, for batch norm."""
+    return 1 if backend.image_data_format() == "channels_first" else -1
 
 
 def beginning(

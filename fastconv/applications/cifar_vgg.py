@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from fastconv.applications._ends import MINUS_ONE_TO_ONE, MOMENTUM, beginning, predictions
+from fastconv.applications._ends import (
+    MINUS_ONE_TO_ONE,
+    MOMENTUM,
+    beginning,
+    channel_axis,
+    predictions,
+)
 from fastconv.layers import (
     BatchNormalization,
     Conv2D,
@@ -58,7 +64,7 @@ def CifarVGG(
                     filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
                     name=f"{at}conv{number}",
                 ),
-                BatchNormalization(momentum=MOMENTUM, name=f"{at}norm{number}"),
+                BatchNormalization(channel_axis(), MOMENTUM, name=f"{at}norm{number}"),
                 ReLU(name=f"{at}relu{number}"),
             ]  # fmt: skip
         stack.append(MaxPooling2D(2, name=f"block{block}_pool"))

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from fastconv.applications._ends import MINUS_ONE_TO_ONE, MOMENTUM, beginning, predictions
+from fastconv.applications._ends import (
+    MINUS_ONE_TO_ONE,
+    MOMENTUM,
+    beginning,
+    channel_axis,
+    predictions,
+)
 from fastconv.layer import Tensor
 from fastconv.layers import Add, BatchNormalization, Conv2D, GlobalAveragePooling2D, ReLU
 from fastconv.model import Model
@@ -61,7 +67,7 @@ def _block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
     """Two convolutions beside a shortcut."""
     y = ReLU(name=f"{name}_relu1")(_normed(x, filters, stride, name=f"{name}_conv1"))
     y = _normed(y, filters, name=f"{name}_conv2")
-    if stride > 1 or x.shape[-1] != filters:
+    if stride > 1 or x.sample_shape[-1] != filters:
         x = _normed(x, filters, stride, 1, name=f"{name}_shortcut")
     return ReLU(name=f"{name}_relu2")(Add(name=f"{name}_add")([y, x]))
 
@@ -72,4 +78,4 @@ def _normed(x: Tensor, filters: int, stride: int = 1, kernel: int = 3, *, name: 
         filters, kernel, strides=stride, padding=kernel // 2, use_bias=False,
         kernel_initializer="he_normal", name=name,
     )(x)  # fmt: skip
-    return BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    return BatchNormalization(channel_axis(), MOMENTUM, name=f"{name}_norm")(x)

@@ -37,7 +37,7 @@ class Asked:
         from fastconv.onnx.samples import known_range
 
         model = load_model(self.path, compile=False)
-        shape = model.inputs[0].shape
+        shape = model.inputs[0].sample_shape
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(f"{self.path}: one input and one output are expected")
         self.kind = "a model of fastconv"

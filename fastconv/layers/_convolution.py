@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import activations, initializers, shapes
+from fastconv import activations, backend, initializers, shapes
 from fastconv._native.geometry import ConvGeometry
-from fastconv.layer import Frame, check_data_format, one_of
+from fastconv.layer import Frame, one_of
 from fastconv.layers._weighted import _Weighted
 from fastconv.shapes import Shape
 
@@ -38,12 +38,17 @@ class _Convolution(_Weighted):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_data_format(data_format)
+        self.data_format = backend.data_format_of(data_format)
         self.kernel_size = shapes.integers(kernel_size, self.rank, "kernel_size")
         self.strides = shapes.integers(strides, self.rank, "strides")
         self.dilation_rate = shapes.integers(dilation_rate, self.rank, "dilation_rate")
         self.padding = shapes.check_padding(padding, self.rank)
         self.activation = activations.get(activation)
+        if self.channels_first and self.activation.name == "softmax":
+            raise ValueError(
+                f"{self.name}: softmax goes over the last axis, which are not the channels with "
+                'data_format="channels_first"; follow it with Softmax(axis=1)'
+            )
         self.use_bias = bool(use_bias)
         self.bias_initializer = initializers.get(bias_initializer, "bias_initializer")
 

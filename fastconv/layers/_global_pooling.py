@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastconv import shapes
-from fastconv.layer import Layer, check_data_format, one_of
+from fastconv import backend, shapes
+from fastconv.layer import Layer, one_of
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class _GlobalPooling(Layer):
         self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        check_data_format(data_format)
+        self.data_format = backend.data_format_of(data_format)
         self.keepdims = bool(keepdims)
 
     def output_shape(self, *inputs: Shape) -> Shape:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastconv import shapes
+from fastconv import backend, shapes
 from fastconv._native import pool
-from fastconv.layer import Layer, check_data_format, one_of
+from fastconv.layer import Layer, one_of
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Pooling(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_data_format(data_format)
+        self.data_format = backend.data_format_of(data_format)
         self.pool_size = shapes.integers(pool_size, self.rank, "pool_size")
         self.strides = (
             self.pool_size if strides is None else shapes.integers(strides, self.rank, "strides")

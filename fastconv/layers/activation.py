@@ -25,6 +25,7 @@ class Activation(Layer):
     def __init__(self, activation: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
+        self.elementwise = self.activation.name != "softmax"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return inputs[0]

@@ -19,6 +19,7 @@ class Add(Layer):
     """
 
     arity = None
+    elementwise = True
 
     def output_shape(self, *inputs: Shape) -> Shape:
         if len(inputs) < 2 or any(shape != inputs[0] for shape in inputs):

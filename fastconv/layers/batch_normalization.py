@@ -32,7 +32,7 @@ class BatchNormalization(Layer):
     Parameters
     ----------
     axis : int
-        The channels, −1; others are not supported.
+        The channels: the last axis, −1, or 1 where images are shown channels first.
     momentum : float
         Weight of the old value, in [0, 1].
     epsilon : float
@@ -58,8 +58,7 @@ class BatchNormalization(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if axis != -1:
-            raise ValueError(f"{self.name}: axis must be -1 (the channels), not {axis!r}")
+        self.axis = shapes.integer(axis, "axis", -1)
         self.momentum = shapes.real(momentum, "momentum", 0, 1)
         self.epsilon = shapes.real(epsilon, "epsilon", 0)
         self.center, self.scale = bool(center), bool(scale)
@@ -74,8 +73,13 @@ class BatchNormalization(Layer):
         self.gamma: Parameter | None = None
         self.beta: Parameter | None = None
 
+    @property
+    def channels_first(self) -> bool:
+        return self.axis == 1
+
     def output_shape(self, *inputs: Shape) -> Shape:
         shape = inputs[0]
+        shapes.check_channel_axis(self.name, self.axis, shape)
         if self.built and shape[-1] != self.moving_mean.shape[0]:
             raise ValueError(
                 f"{self.name} was built for {self.moving_mean.shape[0]} channels, "
@@ -209,6 +213,7 @@ class BatchNormalization(Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            "axis": self.axis,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "center": self.center,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import shapes
-from fastconv.layer import Frame, Layer
+from fastconv.layer import Frame, Layer, Tensor
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -37,13 +37,23 @@ class Concatenate(Layer):
                 f"{self.name}: axis must be an integer but 0 (the batch), not {axis!r}"
             )
         self.axis = axis
+        self._first = False  # images are shown channels first
+
+    @property
+    def channels_first(self) -> bool:
+        return self._first
+
+    def _takes_channels_first(self, tensors: Sequence[Tensor]) -> bool:
+        # one layer, one order: the axis is counted in it
+        self._first = self._first or any(tensor.channels_first for tensor in tensors)
+        return self._first
 
     def _axis(self, rank: int) -> int:
-        """The axis counted without the batch."""
+        """The axis counted without the batch, channels last."""
         axis = self.axis - 1 if self.axis > 0 else self.axis + rank
         if not 0 <= axis < rank:
             raise ValueError(f"{self.name}: axis {self.axis} is outside inputs of rank {rank + 1}")
-        return axis
+        return (axis - 1) % rank if self._first else axis
 
     def along_channels(self, inputs: Sequence[Shape]) -> bool:
         """Whether the inputs can be slices of one buffer's pixels."""

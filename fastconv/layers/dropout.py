@@ -27,6 +27,8 @@ class Dropout(Layer):
         Of this layer's own; by default it follows `fastconv.set_random_seed`.
     """
 
+    elementwise = True
+
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = shapes.real(rate, "rate", 0, 1)

@@ -3,8 +3,8 @@
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from fastconv import shapes
-from fastconv.layer import Frame, Layer, check_data_format
+from fastconv import backend, shapes
+from fastconv.layer import Frame, Layer
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Flatten(Layer):
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_data_format(data_format)
+        self.data_format = backend.data_format_of(data_format)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (prod(shapes.known(inputs[0], self.name)),)

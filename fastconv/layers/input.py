@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fastconv import shapes
+from fastconv import backend, shapes
 from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.shapes import Shape
 
@@ -19,7 +19,8 @@ class InputLayer(Layer):
     Parameters
     ----------
     shape : tuple of int or None
-        One sample's shape, channels last. ``None`` stands for a spatial size that may vary.
+        One sample's shape; images in the order of their layers' ``data_format``. ``None`` stands
+        for a spatial size that may vary.
     """
 
     arity = 0
@@ -27,8 +28,10 @@ class InputLayer(Layer):
     def __init__(self, shape: Any, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.shape = shapes.shape_of(shape)
-        if self.shape[-1] is None:
-            raise ValueError(f"{self.name}: the last size (channels) must be known")
+        first = backend.image_data_format() == "channels_first" and len(self.shape) > 1
+        if self.shape[0 if first else -1] is None:
+            which = "first" if first else "last"
+            raise ValueError(f"{self.name}: the {which} size (channels) must be known")
         self.built = True
 
     def tensor(self) -> Tensor:

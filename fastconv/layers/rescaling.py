@@ -23,6 +23,8 @@ class Rescaling(Layer):
         ``Rescaling(1 / 255)`` brings bytes to [0, 1].
     """
 
+    elementwise = True
+
     def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scale = shapes.real(scale, "scale")

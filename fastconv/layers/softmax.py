@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from fastconv import activations
+from fastconv import activations, shapes
 from fastconv.layers.activation import Activation
+from fastconv.shapes import Shape
 
 
 class Softmax(Activation):
@@ -14,14 +15,20 @@ class Softmax(Activation):
     Parameters
     ----------
     axis : int
-        The last axis, −1; others are not supported.
+        The last axis, −1, or 1: the channels of images that are shown channels first.
     """
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
-        if axis != -1:
-            raise ValueError(f"Softmax: axis must be -1 (the channels), not {axis!r}")
         super().__init__(activations.SOFTMAX, **kwargs)
-        self.axis = axis
+        self.axis = shapes.integer(axis, "axis", -1)
+
+    @property
+    def channels_first(self) -> bool:
+        return self.axis == 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        shapes.check_channel_axis(self.name, self.axis, inputs[0])
+        return inputs[0]
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

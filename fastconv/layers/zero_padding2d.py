@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import backend, shapes
 from fastconv._native import elementwise
-from fastconv.layer import Frame, Layer, check_data_format, one_of
+from fastconv.layer import Frame, Layer, one_of
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ZeroPadding2D(Layer):
 
     def __init__(self, padding: Any = 1, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_data_format(data_format)
+        self.data_format = backend.data_format_of(data_format)
         if isinstance(padding, str):
             raise ValueError(f"{self.name}: padding is a number of pixels, not {padding!r}")
         pads = shapes.check_padding(padding, self.rank)

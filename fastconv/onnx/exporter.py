@@ -8,7 +8,7 @@ trainer, write beside the target, prove that very file, move it into place.
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from os import PathLike
 from typing import Any
@@ -24,6 +24,7 @@ from fastconv.graph import Graph
 from fastconv.layer import Tensor
 from fastconv.layers._weighted import _Weighted
 from fastconv.layers.activation import Activation
+from fastconv.layout import shown_first
 from fastconv.node import ExportError, OnnxGraph, OnnxTensor, Scope
 from fastconv.onnx import metadata, proof, rewrites
 from fastconv.onnx import samples as sampling
@@ -163,17 +164,26 @@ def describe(graph: Graph, opset: int, input_layout: str) -> Description:
     """Walk the graph in order; every layer appends its operators."""
     scope = Scope(opset, [layer.name for layer in graph.layers], input_layout)
     tensors: dict[Tensor, OnnxTensor] = {}
+    first = shown_first(graph)
     for node in graph.nodes:
         inputs = [tensors[tensor] for tensor in node.inputs]
-        tensors[node.output] = scope.describe(node.layer, inputs, node.output.shape)
+        y = node.output
+        tensors[y] = scope.describe(node.layer, inputs, y.sample_shape, y in first)
     for tensor in graph.outputs:
         inner = tensors[tensor]
-        outer = scope.output(inner)
+        outer = scope.output(inner, tensor in first)
         for key, value in tensors.items():
             if value.name == outer.name:  # renamed: what had the name shows the output now
-                tensors[key] = outer
+                tensors[key] = outer if value.shape == outer.shape else _seen(value, inner, outer)
     scope.graph.inputs = [tensors[tensor] for tensor in graph.inputs]
     return Description(scope.graph, tensors)
+
+
+def _seen(value: OnnxTensor, inner: OnnxTensor, outer: OnnxTensor) -> OnnxTensor:
+    """``value``, the same tensor of the file as ``inner`` in another view, where ``outer`` is
+    ``inner`` moved."""
+    order = [value.order[inner.order.index(axis)] for axis in outer.order]
+    return replace(outer, shape=value.shape, order=tuple(order))
 
 
 def to_proto(graph: OnnxGraph, name: str, opset: int, props: dict[str, str]) -> onnx.ModelProto:
@@ -216,10 +226,11 @@ def _dims(graph: OnnxGraph, tensor: OnnxTensor) -> list[int | str]:
     spatial = ("height", "width") if tensor.rank == 3 else ("depth", "height", "width")
     prefix = "" if tensor in graph.inputs and len(graph.inputs) == 1 else f"{tensor.name}_"
     names = spatial if tensor.rank in (3, 4) else [f"axis_{i + 1}" for i in range(tensor.rank)]
+    if graph.image_order == "NCHW" and tensor.rank in (3, 4):
+        names = ["channels", *spatial]
     sizes: list[int | str] = ["batch"]
-    for axis in tensor.order:
-        size = tensor.shape[axis]
-        sizes.append(prefix + names[axis] if size is None else size)
+    for place, size in enumerate(tensor.file_shape):
+        sizes.append(prefix + names[place] if size is None else size)
     return sizes
 
 
@@ -317,7 +328,7 @@ def _class_names(names: Sequence[str] | None, graph: Graph) -> list[str] | None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names is a list of strings, not {names!r}")
-    channels = graph.outputs[0].shape[-1]
+    channels = graph.outputs[0].sample_shape[-1]
     if len(names) != channels:
         raise ValueError(f"{len(names)} class_names for an output of {channels} channels")
     return list(names)

@@ -113,7 +113,9 @@ def copy_in(graph: Graph, dtype: str) -> Graph:
     tensors: dict[Tensor, Tensor] = {}
     for node in graph.nodes:
         inputs = [tensors[tensor] for tensor in node.inputs]
-        tensors[node.output] = Node(layers[node.layer], inputs, node.output.shape).output
+        old = node.output
+        new = Node(layers[node.layer], inputs, old.sample_shape, old.channels_first)
+        tensors[old] = new.output
     return Graph([tensors[t] for t in graph.inputs], [tensors[t] for t in graph.outputs])
 
 

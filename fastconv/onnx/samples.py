@@ -35,7 +35,7 @@ def from_file(array: np.ndarray, tensor: OnnxTensor) -> np.ndarray:
 def given(samples: Any, graph: Graph) -> Arrays:
     """The user's samples, checked: one array (n, *shape) per input, cast to float32."""
     names = [tensor.node.layer.name for tensor in graph.inputs]
-    shapes = [tensor.shape for tensor in graph.inputs]
+    shapes = [tensor.sample_shape for tensor in graph.inputs]
     arrays = data.inputs(samples, names, shapes, "samples")
     if data.length(arrays, "samples") == 1:
         arrays = [np.repeat(array, 2, axis=0) for array in arrays]  # a batch is more than one
@@ -77,7 +77,7 @@ def known_range(graph: Graph) -> tuple[float, float] | None:
 def _two_sizes(graph: Graph) -> list[list[tuple[int, ...]]]:
     """Shapes of the inputs that the network takes: the least of `SIZES`, and one with other and
     unequal sizes if it takes such."""
-    given_shapes = [tensor.shape for tensor in graph.inputs]
+    given_shapes = [tensor.sample_shape for tensor in graph.inputs]
     if all(None not in shape for shape in given_shapes):
         return [[tuple(map(int, shape)) for shape in given_shapes]]  # type: ignore[arg-type]
     least = next((size for size in SIZES if _takes(graph, given_shapes, (size,))), None)

@@ -43,7 +43,7 @@ def model_to_dot(
         if show_layer_activations and getattr(what, "activation", None) is not None:
             words.append(f"activation: {what.activation.name}")
         if show_shapes:
-            words.append(f"output: {' '.join(shape_text(t.shape) for t in outputs)}")
+            words.append(f"output: {' '.join(shape_text(t.shape[1:]) for t in outputs)}")
         lines.append(f"  n{number} [label={_quoted(chr(10).join(words))}];")
         lines += [f"  n{places[tensor]} -> n{number};" for tensor in item.inputs]
     return "\n".join([*lines, "}"]) + "\n"

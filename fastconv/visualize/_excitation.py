@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv import shapes
 from fastconv.model import Model
 from fastconv.plots import new_figure
 from fastconv.shapes import integer, real
 from fastconv.visualize._images import INK, show
-from fastconv.visualize._parts import outputs_of, part, single, tensor_of
+from fastconv.visualize._parts import image_shape, outputs_of, part, single, tensor_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,10 +67,8 @@ def maximized_inputs(
     single(model)
     tensor = tensor_of(model, layer)
     below = part(model, tensor, without=EVERY)
-    numbers = _numbers(channels, tensor.shape[-1], tensor.node.layer.name)
-    (shape,) = model._given_shapes(input_shape)
-    if len(shape) != 3:
-        raise ValueError(f"{model.name} takes {shapes.shape_text(shape)}: not an image")
+    numbers = _numbers(channels, tensor.sample_shape[-1], tensor.node.layer.name)
+    shape = image_shape(model, input_shape)
     low, high = (float(bound) for bound in value_range)
     if not low < high:
         raise ValueError(f"value_range is (low, high), not {value_range!r}")
@@ -115,7 +112,7 @@ def maximize_activation(
     """
     images, values = maximized_inputs(model, layer, channels, **options)
     tensor = tensor_of(model, layer)
-    count = tensor.shape[-1] or 0
+    count = tensor.sample_shape[-1] or 0
     if class_names is not None and len(class_names) != count:
         raise ValueError(f"class_names names {len(class_names)}, the layer has {count} channels")
     numbers = _numbers(channels, count, tensor.node.layer.name)

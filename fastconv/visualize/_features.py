@@ -45,7 +45,7 @@ def feature_maps(model: Model, x: Any, layers: Any = None, channels: int | None 
     """
     single(model)
     image = np.asarray(x)
-    if model.built and image.ndim == len(model.inputs[0].shape):
+    if model.built and image.ndim == len(model.inputs[0].sample_shape):
         image = image[None]
     array = images_of(model, image, 1)
     one = layers is not None and not isinstance(layers, (list, tuple))
@@ -68,7 +68,7 @@ def _telling(model: Model) -> list[Tensor]:
     found = [
         node.output
         for node in model.graph.nodes
-        if len(node.output.shape) == 3
+        if len(node.output.sample_shape) == 3
         and not isinstance(node.layer, InputLayer)
         and type(node.layer).__name__ not in dull
     ]
@@ -78,9 +78,11 @@ def _telling(model: Model) -> list[Tensor]:
 
 def _spatial(model: Model, layer: Any) -> Tensor:
     tensor = tensor_of(model, layer)
-    if len(tensor.shape) != 3:
+    if len(tensor.sample_shape) != 3:
         name = tensor.node.layer.name
-        raise ValueError(f"{name} makes {len(tensor.shape)} dimensions of an image, not a map")
+        raise ValueError(
+            f"{name} makes {len(tensor.sample_shape)} dimensions of an image, not a map"
+        )
     return tensor
 
 

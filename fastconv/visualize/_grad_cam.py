@@ -103,7 +103,7 @@ def grad_cam(
 
 def _maps_of(model: Model, layer: Any) -> Tensor:
     tensor = tensor_of(model, layer)
-    if len(tensor.shape) != 3 or isinstance(tensor.node.layer, InputLayer):
+    if len(tensor.sample_shape) != 3 or isinstance(tensor.node.layer, InputLayer):
         raise ValueError(
             f"{tensor.node.layer.name} has no maps of features: choose a layer whose output has "
             "height, width and channels"
@@ -114,11 +114,11 @@ def _maps_of(model: Model, layer: Any) -> Tensor:
 def _last_maps(model: Model) -> Tensor:
     """The last maps that are larger than a pixel, before what only gathers them."""
     for node in reversed(model.graph.nodes):
-        shape = node.output.shape
+        shape = node.output.sample_shape
         if len(shape) == 3 and shape[:2] != (1, 1) and not isinstance(node.layer, InputLayer):
             while type(node.layer).__name__ in AFTERWARDS and len(node.inputs) == 1:
                 before = node.inputs[0].node
-                if len(before.output.shape) != 3 or isinstance(before.layer, InputLayer):
+                if len(before.output.sample_shape) != 3 or isinstance(before.layer, InputLayer):
                     break
                 node = before
             return node.output

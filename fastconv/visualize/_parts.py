@@ -14,6 +14,7 @@ import numpy as np
 from fastconv import activations, backend, shapes
 from fastconv.layer import Layer, Node, Tensor
 from fastconv.layers.input import Input, InputLayer
+from fastconv.layout import ChannelsLast, shown_first
 from fastconv.model import Model
 from fastconv.shapes import shape_text
 
@@ -42,10 +43,10 @@ def classifier(model: Any) -> Model:
     """The model, whose output is a row of numbers per image."""
     single(model)
     (output,) = model.outputs
-    if len(output.shape) != 1:
+    if len(output.sample_shape) != 1:
         raise ValueError(
-            f"{model.name} gives {shape_text(output.shape)} for an image, where a score per class "
-            "is explained; end it with a pooling, or choose a pixel"
+            f"{model.name} gives {shape_text(output.sample_shape)} for an image, where a score per "
+            "class is explained; end it with a pooling, or choose a pixel"
         )
     return model
 
@@ -79,28 +80,35 @@ def part(
     """The layers from ``start`` (None: the input) to ``end``.
 
     Where a way around ``start`` leads to the end, the part has the model's input as a second input.
-    The last layer's activation is left out where it is one of ``without``.
+    The last layer's activation is left out where it is one of ``without``. Images and maps are
+    channels last in every part.
     """
     starts = {start} if start is not None else set()
     needed = _ancestors(end, starts)
     twins: dict[Layer, Layer] = {}
     made: dict[Tensor, Tensor] = {}
     if start is not None:
-        made[start] = Input(start.shape, name="start")
+        made[start] = _channels_last(start, "start")
+    first = shown_first(model.graph)
     for node in model.graph.nodes:
         if node not in needed or node.output in made:
             continue
         if isinstance(node.layer, InputLayer):
-            made[node.output] = Input(node.output.shape, name=node.layer.name)
+            made[node.output] = _channels_last(node.output, node.layer.name, node.output in first)
+            continue
+        if isinstance(node.layer, ChannelsLast) and node.inputs[0] in first:
+            made[node.output] = made[node.inputs[0]]
             continue
         last = node is end.node
         twin = _twin(node.layer, without if last else None)
         if not last:
             twin = twins.setdefault(node.layer, twin)
         made[node.output] = twin([made[tensor] for tensor in node.inputs])
-    ends = [t for t in made.values() if isinstance(t.node.layer, InputLayer)]
+    ends = dict.fromkeys(t for t in made.values() if isinstance(t.node.layer, InputLayer))
+    for tensor in (*ends, made[end]):
+        tensor.channels_first = False
     with backend.seeded(0):  # a model has a seed: looking must not take one from what comes after
-        return Model(ends, made[end], name=f"{model.name} to {end.node.layer.name}")
+        return Model(list(ends), made[end], name=f"{model.name} to {end.node.layer.name}")
 
 
 def scores(model: Model, start: Tensor | None = None) -> Model:
@@ -109,8 +117,18 @@ def scores(model: Model, start: Tensor | None = None) -> Model:
     return part(model, model.outputs[0], start, PROBABILITIES)
 
 
+def _channels_last(tensor: Tensor, name: str, first: bool = False) -> Tensor:
+    """An input of this tensor's shape, channels last; shown first where the tensor was."""
+    shape = tensor.sample_shape
+    made = Input((*shape[1:], shape[0]) if first else shape, name=name)
+    made.channels_first = first or tensor.channels_first
+    return made
+
+
 def outputs_of(model: Model, x: np.ndarray) -> np.ndarray:
-    """What the model, which has one output, makes of x."""
+    """What the model, which has one output, makes of images (n, H, W, C)."""
+    if model.inputs[0] in shown_first(model.graph):
+        x = np.moveaxis(x, -1, 1)
     y = model.predict(x)
     assert isinstance(y, np.ndarray)
     return y
@@ -148,14 +166,24 @@ def input_gradients(part: Model, arrays: Sequence[np.ndarray], classes: np.ndarr
 
 
 def images_of(model: Model, x: Any, most: int) -> np.ndarray:
-    """x as the model takes it, (n, H, W, C), no more than fit on a picture."""
+    """x, which is as the model takes it, as (n, H, W, C), no more than fit on a picture."""
     model._build_for(x)
     (array,) = model._inputs(x)
+    if model.inputs[0] in shown_first(model.graph):
+        array = np.moveaxis(array, 1, -1)
     if array.ndim != 4:
         raise ValueError(f"{model.name} takes {shapes.shape_text(array.shape[1:])}: not an image")
     if len(array) > most:
         raise ValueError(f"x has {len(array):,} images, a picture has room for {most}: x[:{most}]")
     return array
+
+
+def image_shape(model: Model, input_shape: Any = None) -> tuple[int, ...]:
+    """(H, W, C) of the images that the model takes; ``input_shape`` where it leaves sizes open."""
+    (shape,) = model._given_shapes(input_shape)
+    if len(shape) != 3:
+        raise ValueError(f"{model.name} takes {shapes.shape_text(shape)}: not an image")
+    return (*shape[1:], shape[0]) if model.inputs[0] in shown_first(model.graph) else shape
 
 
 def _ancestors(end: Tensor, starts: set[Tensor]) -> set[Node]:
