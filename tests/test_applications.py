@@ -46,7 +46,7 @@ def test_other_images_and_classes_learn_and_are_proved(make, rng, tmp_path):
 @pytest.mark.parametrize("make", ALL, ids=lambda f: f.__name__)
 def test_logits(make):
     model = make(classes=4, classifier_activation=None)
-    x = np.ones((1, *model.inputs[0].shape), np.float32)
+    x = np.ones((1, *model.inputs[0].sample_shape), np.float32)
     assert model.predict(x).shape == (1, 4)
     assert not np.isclose(model.predict(x).sum(), 1)
 
