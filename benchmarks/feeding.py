@@ -41,7 +41,7 @@ def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
 def compiled(make: Callable[..., fc.Model], size: int) -> fc.Model:
     fc.set_random_seed(0)
     model = make(size=size)
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

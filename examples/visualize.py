@@ -48,7 +48,7 @@ def main() -> None:
     x, x_test = (a[..., None].astype(np.float32) / 255 for a in (x[: args.images], x_test))
     fc.set_random_seed(0)
     model = make_model()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     held = (x_test[:2000], y_test[:2000])
     model.fit(x, y[: args.images], epochs=args.epochs, validation_data=held)
 

@@ -649,11 +649,12 @@ class Model:
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
-        metrics: Any = None,
         loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        *,
         recompute: Any = None,
         dtype_policy: str | None = None,
-        weighted_metrics: Any = None,
     ) -> None:
         """Settle how to train.
 
@@ -661,10 +662,12 @@ class Model:
         ----------
         optimizer : str or Optimizer
         loss : str or Loss, or one per output (list, or dict by output name)
-        metrics : list of str or Metric, or one list per output
-            "accuracy" takes the form that fits the loss.
         loss_weights : list or dict of float, optional
             Factors of the outputs' losses in their sum.
+        metrics : list of str or Metric, or one list per output
+            "accuracy" takes the form that fits the loss.
+        weighted_metrics : list of str or Metric, or one list per output, optional
+            Metrics in which ``sample_weight`` and ``class_weight`` of `fit` and `evaluate` count.
         recompute : "activations" or list of str, optional
             Layers whose results training does not keep for backward but computes again, which
             takes less memory and more time and gives the same bits: by their names, or patterns
@@ -673,8 +676,6 @@ class Model:
         dtype_policy : {"float32", "mixed_bfloat16"}, optional
             How `fit` multiplies; by default what `fastconv.set_dtype_policy` chose, "float32"
             unless it was called.
-        weighted_metrics : list of str or Metric, or one list per output, optional
-            Metrics in which ``sample_weight`` and ``class_weight`` of `fit` and `evaluate` count.
 
         Raises
         ------
@@ -723,11 +724,11 @@ class Model:
         self.compile(
             config["optimizer"],
             config["loss"],
-            config["metrics"],
             config["loss_weights"],
-            config.get("recompute", []),
-            precision.nearest_policy(config.get("dtype_policy", "float32")),
+            config["metrics"],
             config.get("weighted_metrics"),
+            recompute=config.get("recompute", []),
+            dtype_policy=precision.nearest_policy(config.get("dtype_policy", "float32")),
         )
         self.optimizer.build(self._trainable())
 

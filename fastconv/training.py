@@ -48,6 +48,11 @@ class Compiled:
         self.losses = [losses.get(item) for item in self._per_output(loss, "loss")]
         weights = [1.0] * len(self.names)
         if loss_weights is not None:
+            items = loss_weights if isinstance(loss_weights, (list, tuple)) else []
+            if any(isinstance(item, (str, Metric)) for item in items):
+                raise ValueError(
+                    f"loss_weights are numbers, not {items!r}; metrics are named: metrics=[…]"
+                )
             given = self._per_output(loss_weights, "loss_weights")
             weights = [shapes.real(item, "loss_weights", 0) for item in given]
         self.weights = weights
@@ -62,7 +67,10 @@ class Compiled:
             self.metrics.append(found)
             self.plain.append(len(item))
             names = [metric.log_names(name, tensor.sample_shape) for name, metric in found]
-            self.metric_names.append(_distinct([name for each in names for name in each]))
+            plain = [name for each in names[: len(item)] for name in each]
+            counted = [name for each in names[len(item) :] for name in each]
+            counted = [f"weighted_{name}" if name in plain else name for name in counted]
+            self.metric_names.append(_distinct(plain + counted))
         self.recompute = _recomputed(graph, recompute)
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
@@ -81,18 +89,19 @@ class Compiled:
         return [value] * len(names)
 
     def _metrics(self, value: Any) -> list[list[Any]]:
-        """Metrics per output: one list for all, a list of lists, or a dict by output."""
+        """Metrics per output: a list with an entry (one, a list, None) for each, or a dict; of one
+        entry alone, for all of them."""
         if value is None:
             return [[] for _ in self.names]
         if isinstance(value, dict):
             for name in value:
                 shapes.choice(name, self.names, "output in metrics")
-            found = [value.get(name, []) for name in self.names]
-            return [list(f) if isinstance(f, (list, tuple)) else [f] for f in found]
+            return [_listed(value.get(name)) for name in self.names]
         items = list(value) if isinstance(value, (list, tuple)) else [value]
-        if items and all(isinstance(item, (list, tuple)) for item in items):
-            return [list(item) for item in self._per_output(items, "metrics")]
-        return [list(items) for _ in self.names]
+        if len(self.names) == 1 or len(items) < 2:
+            flat = items[0] if items and isinstance(items[0], (list, tuple)) else items
+            return [list(flat) for _ in self.names]
+        return [_listed(item) for item in self._per_output(items, "metrics")]
 
     @property
     def log_names(self) -> list[str]:
@@ -298,6 +307,13 @@ def _recomputed(graph: Graph, value: Any) -> frozenset[str]:
             shapes.choice(pattern, names, "layer in recompute")
         found.update(matches)
     return frozenset(found)
+
+
+def _listed(value: Any) -> list[Any]:
+    """One, several or no metrics, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def output_names(graph: Graph) -> list[str]:

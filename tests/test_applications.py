@@ -33,7 +33,7 @@ def test_other_images_and_classes_learn_and_are_proved(make, rng, tmp_path):
     assert isinstance(model.layers[0 if isinstance(model, fc.Sequential) else 1], layers.Rescaling)
     y = np.arange(24) % 3
     x = (rng.integers(0, 60, (24, 24, 20, 2)) + 60 * y[:, None, None, None]).astype(np.uint8)
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     first = model.evaluate(x, y, verbose=0)[0]
     model.fit(x, y, batch_size=8, epochs=12, verbose=0)
     assert model.evaluate(x, y, verbose=0)[0] < first

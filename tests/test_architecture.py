@@ -38,7 +38,7 @@ FLOORS = {
     "tables.py": 2,
     "layers/*": 3,
     "losses/*": 3,
-    "optimizers.py": 3,
+    "optimizers/*": 3,
     "metrics/*": 3,
     "schedules.py": 3,
     "own.py": 3,

@@ -214,7 +214,7 @@ def trained(tmp_path_factory):
             layers.Dense(3, activation="softmax", name="last"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     rng = np.random.default_rng(0)
     x = rng.integers(0, 17, (32, 8, 8, 1), np.uint8)
     model.fit(x, rng.integers(0, 3, 32), verbose=0)

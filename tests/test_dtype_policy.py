@@ -37,8 +37,10 @@ def network(seed=0):
 
 def compiled(policy=None, seed=0, optimizer="adam", **kwargs):
     model = network(seed)
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"], dtype_policy=policy,
-                  **kwargs)  # fmt: skip
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], dtype_policy=policy,
+        **kwargs,
+    )  # fmt: skip
     return model
 
 

@@ -30,7 +30,7 @@ def net(seed=0, norm=False, dropout=0.0):
             layers.Dense(3, activation="softmax", name="dense"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -284,7 +284,7 @@ def test_batches_of_other_sizes_and_shapes():
     x = fc.Input((None, None, 1))
     y = layers.Conv2D(2, 3, activation="relu")(x)
     model = fc.Model(x, layers.Dense(2, activation="softmax")(layers.GlobalMaxPooling2D()(y)))
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     batches = [(RNG.random((n, s, s, 1)), np.zeros(n, int)) for n, s in [(3, 5), (8, 5), (2, 9)]]
     history = model.fit(batches, verbose=0)
     assert np.isfinite(history.history["loss"][0])

@@ -75,12 +75,14 @@ def test_both_branches_of_the_classic_script_are_the_same_network(digits, capsys
 def test_names_of_the_surface():
     from fastconv import backend as K
     from fastconv.models import Model, Sequential, clone_model, load_model
+    from fastconv.optimizers.schedules import CosineDecay
     from fastconv.utils import set_random_seed
 
     assert Model is fc.Model
     assert Sequential is fc.Sequential
     assert load_model is fc.load_model
     assert clone_model is fc.models.clone_model
+    assert CosineDecay is fc.optimizers.schedules.CosineDecay is fc.schedules.CosineDecay
     assert set_random_seed is fc.set_random_seed
     assert (K.floatx(), K.epsilon()) == ("float32", 1e-7)
     K.clear_session()

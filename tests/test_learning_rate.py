@@ -41,7 +41,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been():
 
 def test_ends_where_the_loss_explodes():
     model = net()
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     found = fc.find_learning_rate(model, X, Y, end=1e6, batch_size=64)
     assert len(found.rates) < 100
     assert found.losses[-1] > 2 * found.losses[0]

@@ -19,7 +19,7 @@ ALL = ["*"]
 
 
 def compiled(model, optimizer="adam", **options):
-    model.compile(optimizer, LOSS, ["accuracy"], **options)
+    model.compile(optimizer, LOSS, metrics=["accuracy"], **options)
     return model
 
 

@@ -112,22 +112,22 @@ def test_weights_of_samples_count_where_they_are_asked_for(tmp_path):
             return np.ptp(y, axis=-1)
 
     given = ["accuracy", metrics.AUC(), Spread]
-    model.compile("sgd", "categorical_crossentropy", given, weighted_metrics=given)
+    model.compile("sgd", "categorical_crossentropy", metrics=given, weighted_metrics=given)
     names = ["accuracy", "auc", "Spread"]
     found = model.evaluate(x, y, batch_size=8, sample_weight=weight, verbose=0, return_dict=True)
-    assert list(found) == ["loss", *names, *(f"{name}_1" for name in names)]
+    assert list(found) == ["loss", *names, *(f"weighted_{name}" for name in names)]
     p = model.predict(x)
     hits = p.argmax(axis=1) == y.argmax(axis=1)
     auc = metrics.AUC()
     auc.update_state(y, p, weight)
     assert found["accuracy"] == pytest.approx(hits.mean())
-    assert found["accuracy_1"] == pytest.approx(np.average(hits, weights=weight))
-    assert found["auc_1"] == pytest.approx(auc.result(), rel=1e-6)
-    assert found["Spread_1"] == pytest.approx(
+    assert found["weighted_accuracy"] == pytest.approx(np.average(hits, weights=weight))
+    assert found["weighted_auc"] == pytest.approx(auc.result(), rel=1e-6)
+    assert found["weighted_Spread"] == pytest.approx(
         np.average(np.ptp(p, axis=1), weights=weight), rel=1e-6
     )
     plain = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
-    assert plain["accuracy_1"] == plain["accuracy"]
+    assert plain["weighted_accuracy"] == plain["accuracy"]
     model.save(tmp_path / "m.fastconv")
     again = fc.load_model(tmp_path / "m.fastconv")
     assert again.evaluate(x, y, batch_size=8, sample_weight=weight, verbose=0,
@@ -140,7 +140,7 @@ def test_functions(tmp_path):
 
     model, x, y = small()
     given = [furthest, precision, metrics.categorical_accuracy, losses.mean_absolute_error]
-    model.compile("sgd", "categorical_crossentropy", given)
+    model.compile("sgd", "categorical_crossentropy", metrics=given)
     found = model.evaluate(x, y, verbose=0, return_dict=True)
     p = model.predict(x)
     assert found["furthest"] == pytest.approx(furthest(y, p).mean(), rel=1e-6)
@@ -152,7 +152,7 @@ def test_functions(tmp_path):
     assert fc.load_model(tmp_path / "m.fastconv").metrics_names == [
         "loss", "categorical_accuracy", "mean_absolute_error"
     ]  # fmt: skip
-    model.compile("sgd", "categorical_crossentropy", [lambda t, y: np.abs(t - y).max()])
+    model.compile("sgd", "categorical_crossentropy", metrics=[lambda t, y: np.abs(t - y).max()])
     with pytest.raises(ValueError, match="gives each of them a number"):
         model.evaluate(x, y, verbose=0)
 
@@ -163,7 +163,7 @@ def test_class_numbers_reach_metrics_of_arrays_as_they_are():
             return target.reshape(len(target))
 
     model, x, y = small()
-    model.compile("sgd", "sparse_categorical_crossentropy", [Label()])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Label()])
     found = model.evaluate(x, y.argmax(axis=1), verbose=0, return_dict=True)
     assert found["Label"] == pytest.approx(y.argmax(axis=1).mean())
 
@@ -176,3 +176,33 @@ def test_outputs_that_are_equal_or_no_numbers():
     lost = np.full((2, 4), np.nan)
     assert metrics.TopKCategoricalAccuracy(2)(label, lost) == 0
     assert metrics.Recall()(label, lost) == 0
+
+
+def test_a_list_has_an_entry_for_each_output():
+    x = fc.Input((4,))
+    a = layers.Dense(1, name="a")(x)
+    b = layers.Dense(3, activation="softmax", name="b")(x)
+    model = fc.Model(x, [a, b])
+    given = {
+        "one each": (["mae", "accuracy"], ["a_mae", "b_accuracy"]),
+        "lists": ([["mae", "mse"], "accuracy"], ["a_mae", "a_mse", "b_accuracy"]),
+        "none for one": ([None, ["accuracy"]], ["b_accuracy"]),
+        "by name": ({"a": "mae"}, ["a_mae"]),
+        "one for all": (["accuracy"], ["a_accuracy", "b_accuracy"]),
+    }
+    both = ["mse", "sparse_categorical_crossentropy"]
+    for metric, names in given.values():
+        model.compile("sgd", both, metrics=metric)
+        assert model.metrics_names == ["loss", "a_loss", "b_loss", *names]
+    with pytest.raises(ValueError, match="3 entries for 2 outputs"):
+        model.compile("sgd", both, metrics=["mae", "accuracy", "mse"])
+
+
+def test_the_third_argument_of_compile_is_keras():
+    model, x, y = small()
+    model.compile("sgd", "mse", [2.0], ["mae"])
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(
+        [2 * np.square(model.predict(x) - y).mean(), np.abs(model.predict(x) - y).mean()]
+    )
+    with pytest.raises(ValueError, match=r"loss_weights are numbers.*metrics=\["):
+        model.compile("sgd", "mse", ["mae"])

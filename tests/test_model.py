@@ -45,7 +45,7 @@ def trained(threads, batch=32):
     fc.set_num_threads(threads)
     try:
         model = small_net()
-        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         history = model.fit(*toy_data(), batch_size=batch, epochs=2, verbose=0)
         return model, history
     finally:
@@ -54,7 +54,7 @@ def trained(threads, batch=32):
 
 def test_learns():
     model = small_net()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(*toy_data(400), epochs=6, verbose=0, validation_split=0.2)
     assert history.history["accuracy"][-1] > 0.95
     assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -84,7 +84,7 @@ def test_a_sample_has_the_same_bits_in_any_batch():
 
 def test_nothing_is_allocated_after_the_first_step():
     model = small_net()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = toy_data(64)
     model.fit(x, y, batch_size=8, epochs=1, verbose=0)
     gc.collect()
@@ -465,7 +465,7 @@ def test_a_layer_that_does_not_fit_leaves_the_model_as_it_was():
 
 def compiled():
     model = small_net()
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -492,7 +492,7 @@ BAD = {
     "not compiled": (lambda: small_net().fit(X, Y), "compile"),
     "optimizer": (lambda: small_net().compile("adm", "mse"), "did you mean 'adam'"),
     "loss": (lambda: small_net().compile("adam", "mean_square_error"), "mean_squared_error"),
-    "metric": (lambda: small_net().compile("adam", "mse", ["accurcy"]), "accuracy"),
+    "metric": (lambda: small_net().compile("adam", "mse", metrics=["accurcy"]), "accuracy"),
     "activation": (lambda: layers.Dense(3, activation="rellu"), "did you mean 'relu'"),
     "initializer": (lambda: layers.Dense(3, kernel_initializer="he"), "he_normal"),
     "one sample": (lambda: compiled().predict(X[0]), r"not \(12, 12, 1\); one sample .* x\[None\]"),

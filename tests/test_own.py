@@ -139,7 +139,7 @@ def test_a_frozen_layer_is_not_trained():
 
 def regression(loss, metrics=None):
     model = net()
-    model.compile("sgd", loss, metrics)
+    model.compile("sgd", loss, metrics=metrics)
     return model
 
 
@@ -157,7 +157,7 @@ def test_a_loss_and_a_metric(tmp_path):
         np.testing.assert_allclose(weights(mine), weights(theirs), rtol=1e-3, atol=1e-6)
     error = mine.evaluate(X, target, verbose=0, return_dict=True)["OwnError"]
     assert error == pytest.approx(np.abs(mine.predict(X) - target).mean(), rel=1e-5)
-    mine.compile("sgd", OwnSquare(3.0), [OwnError()])
+    mine.compile("sgd", OwnSquare(3.0), metrics=[OwnError()])
     mine.save(tmp_path / "m.fastconv")
     again = fc.load_model(tmp_path / "m.fastconv")
     assert again.evaluate(X, target, verbose=0) == mine.evaluate(X, target, verbose=0)

@@ -43,7 +43,7 @@ def data(n, rng):
 @pytest.fixture
 def profiled(rng):
     model = small()
-    model.compile("adam", LOSS, ["accuracy"])
+    model.compile("adam", LOSS, metrics=["accuracy"])
     return model, model.profile(*data(16, rng), batch_size=8, repeat=3)
 
 

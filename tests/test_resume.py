@@ -53,7 +53,7 @@ SCRIPT = """
         layers.BatchNormalization(), layers.Dropout(0.3), layers.Flatten(),
         layers.Dense(3, activation="softmax"),
     ])
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     class Kill(fc.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -60,7 +60,7 @@ def batch(n=24, seed=0):
 
 def compiled(optimizer="adam"):
     model = small()
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

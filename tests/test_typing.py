@@ -18,7 +18,7 @@ from fastconv.functional import conv2d
 x = np.zeros((4, 8, 8, 1), np.uint8)
 model = fc.Sequential([layers.Conv2D(4, 3, input_shape=(8, 8, 1)), layers.Flatten(),
                        layers.Dense(2, activation="softmax")])
-model.compile(optimizers.Adam(0.01), "sparse_categorical_crossentropy", ["accuracy"])
+model.compile(optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
 history = model.fit(x, np.zeros(4), callbacks=[callbacks.EarlyStopping(patience=2)])
 reveal_type(history)
 reveal_type(history.history)

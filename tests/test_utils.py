@@ -88,7 +88,7 @@ def test_a_folder_trains_a_network(folder):
         [layers.Rescaling(1 / 255), layers.Conv2D(4, 3, activation="relu"),
          layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
     )  # fmt: skip
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     augment = utils.Augmentation(flip=True, shift=1, brightness=0.1)
     data = read(folder, batch_size=4).cache().map(augment, random=True).prefetch(1)
     model.optimizer.learning_rate = 0.05

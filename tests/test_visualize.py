@@ -428,7 +428,7 @@ model = fc.Sequential([
     layers.Conv2D(16, 3, activation="relu"), layers.MaxPooling2D(2), layers.Flatten(),
     layers.Dense(10, activation="softmax"),
 ])
-model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(x, y, epochs=3, batch_size=32, verbose=0)
 p = model.predict(x)
 assert (p.argmax(1) == y).mean() > 0.9

@@ -3,7 +3,7 @@
 They come without trained weights. Each takes the shape of its images and the number of classes::
 
     model = fc.applications.ResNet20((64, 64, 3), classes=5, include_preprocessing=True)
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 `fastconv train` and `fastconv bench` know them as lenet5, mnist, cifar-vgg and resnet20.
 """

@@ -129,7 +129,7 @@ class Training:
             data.train.shape, len(data.names), include_preprocessing=True,
         )  # fmt: skip
         model.class_names = list(data.names)
-        model.compile(self.optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile(self.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         shape = "×".join(map(str, data.train.shape))
         print(
             f"{options['model']}: {model.count_params():,} parameters, images of {shape}, "

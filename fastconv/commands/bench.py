@@ -100,7 +100,7 @@ def _network(name: str) -> tuple[Any, int]:
     if name.replace("_", "-") in NETWORKS:
         network = named(name)
         model = network.make()
-        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model, network.batch
     if not Path(name).exists() and Path(name).name == name and not Path(name).suffix:
         try:

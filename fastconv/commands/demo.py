@@ -147,7 +147,7 @@ def _network(data: Data) -> "Sequential":
         ],
         name="demo",
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.summary()
     return model
 

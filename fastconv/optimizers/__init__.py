@@ -11,8 +11,9 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from fastconv import regularizers, schedules, shapes
+from fastconv import regularizers, shapes
 from fastconv._native import update
+from fastconv.optimizers import schedules
 from fastconv.parameter import Parameter, zeros
 
 __all__ = [
