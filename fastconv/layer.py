@@ -371,6 +371,11 @@ def one_of(layer: Layer, shape: Shape, ranks: tuple[int, ...], what: str) -> Sha
     return shape
 
 
+def stream_of(seed: int | None, number: int) -> int:
+    """Which random numbers a node draws: its own, or those of its layer's own seed."""
+    return number if seed is None else (seed + 1) * 0x1_0000 + number
+
+
 def forget_names() -> None:
     """Number the automatic names from the beginning."""
     _counts.clear()

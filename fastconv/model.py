@@ -15,6 +15,7 @@ from fastconv.feeding import is_stream
 from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Call, Layer, Tensor
+from fastconv.layers._image_layer import OnArrays
 from fastconv.layers.input import Input, InputLayer
 from fastconv.losses import real_array
 from fastconv.parameter import Parameter, assign_all, total
@@ -1032,6 +1033,25 @@ class Sequential(Model):
         for layer in self._layers:
             tensor = layer(tensor)
         self._graph = Graph(self._input, tensor)
+
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        """Use the model as a layer, see `Model.__call__`; or, where all layers take arrays, as
+        those that prepare images do, use them one after the other on an array.
+        """
+        given = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else inputs
+        if isinstance(given, Tensor) or not self._takes_arrays:
+            return super().__call__(inputs, training)
+        for layer in self._layers:
+            inputs = layer(inputs, training=training)
+        return inputs
+
+    @property
+    def _takes_arrays(self) -> bool:
+        """Whether every layer computes on arrays when it is called on one."""
+        return bool(self._layers) and all(
+            layer._takes_arrays if isinstance(layer, Sequential) else isinstance(layer, OnArrays)
+            for layer in self._layers
+        )
 
     def _build_on(self, tensor: Tensor) -> None:
         if self._graph is None and self._input is None:
