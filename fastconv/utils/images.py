@@ -89,7 +89,7 @@ def image_dataset_from_directory(
     ValueError
         There are no pictures, or an argument is wrong.
     """
-    _check_pillow()
+    check_pillow()
     if data_format not in (None, "channels_last"):
         raise ValueError(f'data_format is "channels_last", not {data_format!r}')
     size = shapes.integers(image_size, 2, "image_size")
@@ -163,7 +163,7 @@ def read_image(
         with Image.open(path) as image:
             if fit == "stretch":  # of a square at least, for the picture may yet be turned
                 image.draft(mode, (max(size), max(size)))
-            picture = _as_seen(image, mode)
+            picture = as_seen(image, mode)
         if fit == "crop":
             picture = ImageOps.fit(picture, (width, height), how)
         elif fit == "pad":
@@ -175,7 +175,8 @@ def read_image(
         raise OSError(f"{path}: not a picture that can be read: {error}") from error
 
 
-def _as_seen(image: Any, mode: str) -> Any:
+def as_seen(image: Any, mode: str) -> Any:
+    """A Pillow image in this mode, turned as its EXIF entry says, over white."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -188,7 +189,8 @@ def _as_seen(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
-def _check_pillow() -> None:
+def check_pillow() -> None:
+    """Name the mend where Pillow is missing."""
     from importlib.util import find_spec
 
     if find_spec("PIL") is None:
