@@ -108,6 +108,26 @@ CASES = [
         depthwise_initializer=initializers.RandomUniform(-0.1, 0.1),
     ),
     depthwise((4, 4, 2), 2, activation="softmax"),
+    one(lambda: layers.SeparableConv2D(4, 3), (6, 7, 3), id="separable"),
+    one(
+        lambda: layers.SeparableConv2D(
+            5, 3, 2, "same", depth_multiplier=2, use_bias=False, activation="tanh"
+        ),
+        (7, 8, 2),
+        id="separable_same",
+    ),
+    one(
+        lambda: layers.SeparableConv2D(3, (2, 3), dilation_rate=2, trainable=False),
+        (7, 8, 2),
+        id="separable_frozen",
+    ),
+    Case(
+        "separable_in_place",
+        ((5, 5, 2),),
+        lambda x: layers.Concatenate()(
+            [layers.SeparableConv2D(3, 3, padding="same")(layers.Conv2D(2, 1)(x)), x]
+        ),
+    ),
     transpose((3, 4, 5), 2, 2, strides=2),
     transpose((3, 4, 2), 3, 3, strides=2, padding="same"),
     transpose((3, 4, 2), 3, 4, strides=2, padding="same", activation="tanh"),

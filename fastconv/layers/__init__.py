@@ -33,6 +33,7 @@ from fastconv.layers.relu import ReLU
 from fastconv.layers.rescaling import Rescaling
 from fastconv.layers.reshape import Reshape
 from fastconv.layers.resizing import Resizing
+from fastconv.layers.separable_conv2d import SeparableConv2D
 from fastconv.layers.softmax import Softmax
 from fastconv.layers.zero_padding2d import ZeroPadding2D
 
@@ -43,6 +44,7 @@ __all__ = [
     "Dense",
     "Conv2D",
     "DepthwiseConv2D",
+    "SeparableConv2D",
     "Conv2DTranspose",
     "MaxPooling2D",
     "AveragePooling2D",

@@ -301,6 +301,8 @@ LAYERS = [
                 "activation": "tanh"}, IMAGE),
     ("Conv2D", {"filters": 2, "kernel_size": 2, "dilation_rate": 2, "groups": 2}, IMAGE),
     ("DepthwiseConv2D", {"kernel_size": 3, "padding": "same", "depth_multiplier": 2}, IMAGE),
+    ("SeparableConv2D", {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same",
+                         "depth_multiplier": 2, "activation": "tanh"}, IMAGE),
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 3, "strides": 2, "padding": "same"},
      (2, 3, 2, 2)),
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 2, "strides": 2}, (2, 3, 2, 2)),
