@@ -59,7 +59,7 @@ class Dataset:
         self._length = length
         self._fingerprint = fingerprint
         self._rows = rows  # where elements are rows of arrays, in an order that is known
-        self._maps = 0  # before it: keeps the random numbers of two of them apart
+        self._maps = (0, 0)  # before it, and random ones: keeps the numbers of two of them apart
         self.class_names: list[str] | None = None
         self.file_paths: list[str] | None = None
 
@@ -127,14 +127,15 @@ class Dataset:
             own in this epoch, too.
         """
         threads = _threads(num_parallel_calls)
-        stage = [self._maps] if self._maps else []
+        maps, drawing = self._maps
+        stage = [drawing] if drawing else []
 
         def walk(seed: int) -> Iterator[Element]:
             def call(job: tuple[int, Element]) -> Element:
                 number, element = job
                 own = [_mix(seed, 1), number, *stage]
                 more = (np.random.default_rng(own),) if random else ()
-                with backend.seeded([LAYERS, *own]):  # apart from what `more` draws
+                with backend.seeded([LAYERS, maps, *own]):  # apart from what `more` draws
                     if isinstance(element, tuple):
                         return function(*element, *more)
                     return function(element, *more)
@@ -144,7 +145,7 @@ class Dataset:
 
         what = f"map {getattr(function, '__qualname__', type(function).__name__)}"
         found = self._then(walk, what)
-        found._maps += 1
+        found._maps = (maps + 1, drawing + random)
         return found
 
     def filter(self, predicate: Callable[..., bool]) -> "Dataset":

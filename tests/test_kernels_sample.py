@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from kernel_tools import close, dtype, empty, randoms, run, same_for_all_teams
+from kernel_tools import Tensor, close, dtype, empty, randoms, run, same_for_all_teams
 
 from fastconv._native import random, sample
 
@@ -24,8 +24,10 @@ def maps(count, seed=1):
 @pytest.mark.parametrize("edge", EDGES)
 def test_values(dtype, edge, linear, channels):
     x = randoms((3, 5, 7, channels)).astype(dtype)
-    y = np.full_like(x, np.nan)
-    sample.affine(x, y, maps(3), edge, linear, 0.7)
+    given, found = Tensor(x, dtype), empty(x.shape, dtype)
+    y = found.array.reshape(x.shape)
+    sample.affine(given.array.reshape(x.shape), y, maps(3), edge, linear, 0.7)
+    found.check()
     close(y, reference.affine(x, maps(3), edge, linear, 0.7), dtype)
 
 
@@ -33,9 +35,11 @@ def test_values(dtype, edge, linear, channels):
 @pytest.mark.parametrize("edge", EDGES)
 def test_gradient_is_the_transposed_map(dtype, edge, linear):
     x, dy = randoms((2, 6, 5, 3)).astype(dtype), randoms((2, 6, 5, 3), 1).astype(dtype)
-    y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    y, found = np.full_like(x, np.nan), empty(x.shape, dtype)
+    dx = found.array.reshape(x.shape)
     sample.affine(x, y, maps(2), edge, linear, 0)
     sample.affine_gradient(dy, dx, maps(2), edge, linear)
+    found.check()
     for i in range(2):
         close(np.vdot(y[i], dy[i]), np.vdot(x[i], dx[i]), dtype, 1e-5)
 
