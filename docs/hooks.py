@@ -25,7 +25,7 @@ OUTER = {
 MODULES = (
     "fastconv", "layers", "models", "applications", "losses", "metrics", "optimizers",
     "schedules", "initializers", "regularizers", "constraints", "callbacks", "utils", "datasets",
-    "visualize", "sklearn", "own", "functional", "backend", "onnx", "serving",
+    "visualize", "sklearn", "own", "functional", "backend", "config", "saving", "onnx", "serving",
 )  # fmt: skip
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")

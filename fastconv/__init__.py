@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         applications,
         backend,
         callbacks,
+        config,
         constraints,
         datasets,
         functional,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         optimizers,
         own,
         regularizers,
+        saving,
         schedules,
         serving,
         sklearn,
@@ -35,10 +37,16 @@ if TYPE_CHECKING:
     from fastconv.checking import check_gradients
     from fastconv.config import get_num_threads, set_num_threads, show_config
     from fastconv.dataset import Dataset
+    from fastconv.initializers import Initializer
+    from fastconv.layer import Layer
     from fastconv.layers.input import Input
     from fastconv.learning_rate import find_learning_rate
+    from fastconv.losses import Loss
+    from fastconv.metrics import Metric
     from fastconv.model import Model, Sequential, load_model
+    from fastconv.optimizers import Optimizer
     from fastconv.precision import dtype_policy, set_dtype_policy
+    from fastconv.regularizers import Regularizer
     from fastconv.saving import save_model
 
 # public name → module that has it
@@ -46,7 +54,13 @@ _NAMES = {
     "Dataset": "fastconv.dataset",
     "check_gradients": "fastconv.checking",
     "find_learning_rate": "fastconv.learning_rate",
+    "Initializer": "fastconv.initializers",
     "Input": "fastconv.layers.input",
+    "Layer": "fastconv.layer",
+    "Loss": "fastconv.losses",
+    "Metric": "fastconv.metrics",
+    "Optimizer": "fastconv.optimizers",
+    "Regularizer": "fastconv.regularizers",
     "Model": "fastconv.model",
     "Sequential": "fastconv.model",
     "dtype_policy": "fastconv.precision",
@@ -61,18 +75,19 @@ _NAMES = {
     "show_config": "fastconv.config",
 }
 _MODULES = {
-    "applications", "backend", "callbacks", "constraints", "datasets", "functional",
+    "applications", "backend", "callbacks", "config", "constraints", "datasets", "functional",
     "initializers", "layers", "losses", "metrics", "models", "optimizers", "own", "regularizers",
-    "schedules", "serving", "sklearn", "utils", "visualize",
+    "saving", "schedules", "serving", "sklearn", "utils", "visualize",
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Input", "Model", "Sequential", "__version__", "applications", "backend",
-    "callbacks", "check_gradients", "constraints", "datasets", "dtype_policy",
+    "Dataset", "Initializer", "Input", "Layer", "Loss", "Metric", "Model", "Optimizer",
+    "Regularizer", "Sequential", "__version__", "applications", "backend", "callbacks",
+    "check_gradients", "config", "constraints", "datasets", "dtype_policy",
     "find_learning_rate", "floatx", "functional", "get_num_threads", "initializers", "layers",
     "load_model", "losses", "metrics", "models", "optimizers", "own", "regularizers",
-    "save_model", "schedules", "serving", "set_dtype_policy", "set_floatx", "set_num_threads",
-    "set_random_seed", "show_config", "sklearn", "utils", "visualize",
+    "save_model", "saving", "schedules", "serving", "set_dtype_policy", "set_floatx",
+    "set_num_threads", "set_random_seed", "show_config", "sklearn", "utils", "visualize",
 ]  # fmt: skip
 
 

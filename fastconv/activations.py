@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastconv import shapes
 
 if TYPE_CHECKING:
@@ -35,6 +37,27 @@ class Activation:
     alpha: float = 0.0
     beta: float = math.inf
     gamma: float = 0.0
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """f(x) of an array, in double."""
+        x = np.asarray(x, np.float64)
+        if self.name == "softmax":
+            e = np.exp(x - x.max(axis=-1, keepdims=True))
+            return e / e.sum(axis=-1, keepdims=True)
+        if self.name == "sigmoid":
+            return 0.5 * (1 + np.tanh(0.5 * x))
+        if self.name == "tanh":
+            return np.tanh(x)
+        if self.name == "elu":
+            return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+        if self.name == "linear":
+            return x
+        below = self.alpha * (x - self.gamma)
+        return np.minimum(np.where(x > self.gamma, x, below), self.beta)
 
     @property
     def piecewise_linear(self) -> bool:
@@ -185,23 +208,26 @@ class Mask:
 LINEAR = Activation("linear")
 SOFTMAX = Activation("softmax")
 
-NAMES = {
-    "linear": LINEAR,
-    "relu": Activation("relu"),
-    "leaky_relu": Activation("leaky_relu", 0.2),
-    "elu": Activation("elu", 1.0),
-    "sigmoid": Activation("sigmoid"),
-    "tanh": Activation("tanh"),
-    "softmax": SOFTMAX,
-}
+linear, softmax = LINEAR, SOFTMAX
+relu, leaky_relu = Activation("relu"), Activation("leaky_relu", 0.2)
+elu, sigmoid, tanh = Activation("elu", 1.0), Activation("sigmoid"), Activation("tanh")
+
+NAMES = {f.name: f for f in (linear, relu, leaky_relu, elu, sigmoid, tanh, softmax)}
 
 
 def get(identifier: Any) -> Activation:
-    """An activation from its name, None (linear), its config, or itself."""
+    """An activation from its name, None (linear), its config, a layer of one, or itself."""
     if identifier is None:
         return LINEAR
     if isinstance(identifier, Activation):
         return identifier
+    if isinstance(of_layer := getattr(identifier, "activation", None), Activation):
+        return of_layer  # Dense(8, activation=LeakyReLU(0.1))
+    if callable(identifier):
+        raise ValueError(
+            f"an activation needs its derivative, which {identifier!r} does not say: one of "
+            f"{', '.join(NAMES)}, or a layer of your own (fastconv.own.NumpyLayer)"
+        )
     if isinstance(identifier, dict):
         config = dict(identifier)
         name = shapes.choice(config.pop("name", None), NAMES, "activation")

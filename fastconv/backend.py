@@ -126,6 +126,17 @@ def epsilon() -> float:
     return 1e-7
 
 
+def set_epsilon(value: float) -> None:
+    """Keras' switch; the formulas here have 1e-7."""
+    if value != epsilon():
+        raise ValueError(f"epsilon is {epsilon()}, not {value!r}: losses and metrics are made so")
+
+
+def backend() -> str:
+    """What computes: ``"fastconv"``."""
+    return "fastconv"
+
+
 def clear_session() -> None:
     """Forget the layers' automatic names: the next ones are numbered from the beginning."""
     from fastconv import layer

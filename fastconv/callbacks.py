@@ -12,6 +12,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any
 
@@ -255,18 +256,26 @@ class LearningRateScheduler(Callback):
     Parameters
     ----------
     schedule : callable
-        ``schedule(epoch, learning_rate)`` → the epoch's learning rate.
+        ``schedule(epoch, learning_rate)``, or ``schedule(epoch)``, → the epoch's learning rate.
     verbose : 0 or 1
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):
             raise ValueError(f"schedule is a function of epoch and learning rate, not {schedule!r}")
         self.schedule = schedule
         self.verbose = verbose
+        try:
+            signature(schedule).bind(0, 0.0)
+            self._takes_rate = True
+        except TypeError:  # Keras' old form, a function of the epoch alone
+            self._takes_rate = False
+        except ValueError:  # a builtin, which says nothing of itself
+            self._takes_rate = True
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = self.schedule(epoch, _learning_rate(self))
+        before = [_learning_rate(self)] if self._takes_rate else []
+        rate = self.schedule(epoch, *before)
         self.model.optimizer.learning_rate = shapes.real(rate, "what the schedule returns", 0)
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {float(rate):g}")

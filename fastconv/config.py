@@ -1,12 +1,47 @@
-"""What this build runs on: instruction set, threads, compiler, versions."""
+"""What this build runs on: instruction set, threads, compiler, versions; and Keras' switches."""
 
 import os
 import platform
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fastconv._native import dispatch
 from fastconv.version import __version__
 
-__all__ = ["show_config", "config_info", "set_num_threads", "get_num_threads"]
+if TYPE_CHECKING:
+    from fastconv.backend import (
+        epsilon,
+        floatx,
+        image_data_format,
+        set_epsilon,
+        set_floatx,
+        set_image_data_format,
+    )
+    from fastconv.precision import dtype_policy, set_dtype_policy
+
+# Keras' switches → who has them; what a build is can be told without them, and without numpy
+_SWITCHES = {
+    "dtype_policy": "fastconv.precision",
+    "epsilon": "fastconv.backend",
+    "floatx": "fastconv.backend",
+    "image_data_format": "fastconv.backend",
+    "set_dtype_policy": "fastconv.precision",
+    "set_epsilon": "fastconv.backend",
+    "set_floatx": "fastconv.backend",
+    "set_image_data_format": "fastconv.backend",
+}
+
+__all__ = [
+    "config_info", "dtype_policy", "epsilon", "floatx", "get_num_threads", "image_data_format",
+    "set_dtype_policy", "set_epsilon", "set_floatx", "set_image_data_format", "set_num_threads",
+    "show_config",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SWITCHES:
+        raise AttributeError(f"fastconv.config has no {name!r}")
+    return getattr(import_module(_SWITCHES[name]), name)
 
 
 def set_num_threads(n: int) -> None:

@@ -40,6 +40,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def check_overwrite(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """A FileExistsError where a file stands that must stay."""
+    if not overwrite and os.path.exists(path):
+        raise FileExistsError(f"{os.fspath(path)} exists; overwrite=True replaces it")
+
+
 def size_text(size: float) -> str:
     """A number of bytes, in the unit that suits it."""
     for unit in ("bytes", "KiB", "MiB"):

@@ -11,8 +11,9 @@ from fastconv.shapes import Shape, shape_text
 
 
 def as_tensors(value: Any, name: str) -> list[Tensor]:
-    """One symbolic tensor or a non-empty list of them, as a list."""
-    tensors = list(value) if isinstance(value, (list, tuple)) else [value]
+    """One symbolic tensor or a non-empty list of them (or of such lists), as a list."""
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    tensors = [t for i in items for t in (i if isinstance(i, (list, tuple)) else [i])]
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} are symbolic tensors, not {type(tensor).__name__}")

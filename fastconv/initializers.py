@@ -271,6 +271,15 @@ NAMES: dict[str, type[Initializer]] = {
     "lecun_uniform": LecunUniform,
     "lecun_normal": LecunNormal,
 }
+
+
+def __getattr__(name: str) -> Any:
+    """The classes by Keras' other names: ``initializers.he_normal()``."""
+    if name in NAMES:
+        return NAMES[name]
+    raise AttributeError(f"fastconv.initializers has no {name!r}")
+
+
 SHORT = {"zero": Zeros, "one": Ones, "normal": RandomNormal, "uniform": RandomUniform}
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastconv import constraints, initializers, regularizers, shapes
 from fastconv.activations import Activation, Mask
+from fastconv.backend import floatx
 from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
 
@@ -62,6 +63,14 @@ class Tensor:
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        return self.node.layer.name
+
+    @property
+    def dtype(self) -> str:
+        return floatx()
 
     def __repr__(self) -> str:
         return f"Tensor(shape={shapes.shape_text(self.shape)}, layer={self.node.layer.name!r})"
@@ -179,6 +188,11 @@ class Layer:
 
     def __init__(self, *, name: str | None = None, trainable: bool = True, **unknown: Any) -> None:
         self.first_shape = _first_shape(unknown)
+        if unknown.pop("dtype", None) not in (None, "float32"):
+            raise ValueError(
+                f"{type(self).__name__}: all layers compute in float32; mixed precision is "
+                "compile(dtype_policy=…), float64 fastconv.set_floatx"
+            )
         self._take_holds(unknown)
         if unknown:
             options = {*_argument_names(type(self)), *self._holds}
@@ -370,6 +384,28 @@ class Layer:
     def weights(self) -> list[Parameter]:
         """Keras' name of ``parameters``."""
         return list(self.parameters)
+
+    @property
+    def variables(self) -> list[Parameter]:
+        return list(self.parameters)
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """The output's shape, the batch in front of both; a list of shapes for several inputs."""
+        several = self.arity != 1 and isinstance(input_shape[0], (list, tuple))
+        given = [tuple(shape) for shape in (input_shape if several else [input_shape])]
+        first = self.channels_first
+        sizes = [(*s[2:], s[1]) if first and len(s) > 2 else s[1:] for s in given]
+        shape = self.output_shape(*sizes)
+        shape = (*shape[-1:], *shape[:-1]) if first and len(shape) > 1 else shape
+        return (given[0][0], *shape)
+
+    @property
+    def trainable_variables(self) -> list[Parameter]:
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Parameter]:
+        return self.non_trainable_weights
 
     @property
     def trainable_weights(self) -> list[Parameter]:

@@ -33,6 +33,11 @@ BATCH, PREDICT_BATCH = 32, 128  # where none is named
 NOBODY = CallbackList()
 
 Arrays = np.ndarray | list[np.ndarray]
+# what Keras' models may override
+NEVER_CALLED = (
+    "call", "train_step", "test_step", "predict_step", "make_train_function",
+    "make_test_function", "compute_loss", "compute_metrics",
+)  # fmt: skip
 
 
 class ForwardPass:
@@ -77,6 +82,24 @@ class Model:
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None) -> None:
         self._prepare(name)
         self._graph: Graph | None = Graph(inputs, outputs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in NEVER_CALLED:
+            if method in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would never be called: a model is a graph of layers, "
+                    "made of an Input and what layers make of it, and fit runs its compiled steps. "
+                    "Write a loop with model.forward and model.backward, a layer or a loss of your "
+                    "own: docs/no_autograd.md"
+                )
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are made of the bytes of a model file, optimizer state included."""
+        from fastconv.saving import to_bytes
+
+        with self._lock:
+            return _from_file, (to_bytes(self),)
 
     def _prepare(self, name: str | None) -> None:
         self.name = name or type(self).__name__.lower()
@@ -182,12 +205,40 @@ class Model:
         return self.parameters()
 
     @property
+    def variables(self) -> list[Parameter]:
+        return self.parameters()
+
+    @property
+    def trainable_variables(self) -> list[Parameter]:
+        return self._trainable()
+
+    @property
+    def non_trainable_variables(self) -> list[Parameter]:
+        return self.non_trainable_weights
+
+    @property
     def trainable_weights(self) -> list[Parameter]:
         return self._trainable()
 
     @property
     def non_trainable_weights(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters() if not parameter.trainable]
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of `compile`, output by output."""
+        return [metric for found in self._need_compiled().metrics for _, metric in found]
+
+    def reset_metrics(self) -> None:
+        """Keras': every call of `train_on_batch` and `evaluate` counts anew here."""
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The outputs' shapes for inputs of this shape (or these), the batch in front of all."""
+        several = isinstance(input_shape[0], (list, tuple))
+        given = [tuple(shape) for shape in (input_shape if several else [input_shape])]
+        known = self.graph.shapes([shape[1:] for shape in given])
+        found = [(given[0][0], *known[tensor]) for tensor in self.graph.outputs]
+        return found[0] if self.graph.single else found
 
     @property
     def metrics_names(self) -> list[str]:
@@ -211,23 +262,30 @@ class Model:
         with self._lock:
             assign_all(self.parameters(), weights, self.name)
 
-    def save_weights(self, path: str | PathLike[str]) -> None:
-        """Write the weights alone, by name, to a ``.safetensors`` or ``.npz`` file."""
-        from fastconv import weights
+    def save_weights(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write the weights alone, by name, to a ``.safetensors`` or ``.npz`` file.
 
+        ``overwrite=False`` refuses to replace a file.
+        """
+        from fastconv import weights
+        from fastconv.files import check_overwrite
+
+        check_overwrite(filepath, overwrite)
         with self._lock:
-            weights.write(self.parameters(), path)
+            weights.write(self.parameters(), filepath)
 
     def load_weights(
-        self, path: str | PathLike[str], partial: bool = False, skip_mismatch: bool = False
+        self, filepath: str | PathLike[str], skip_mismatch: bool = False, *, partial: bool = False
     ) -> "WeightsReport":
         """Read weights that `save_weights` wrote, or another program, by the parameters' names.
 
+        Layers that were named automatically may have other numbers in the file.
+
         Parameters
         ----------
-        path : str or path-like
+        filepath : str or path-like
             ``.safetensors`` or ``.npz``.
-        partial, skip_mismatch : bool
+        skip_mismatch, partial : bool
             Load what fits in name and shape, and leave the rest as it is. Without it anything
             that does not fit is an error, and nothing is changed.
 
@@ -238,14 +296,14 @@ class Model:
         """
         from fastconv import weights
 
-        arrays = weights.read(path)
+        arrays = weights.read(filepath)
         with self._lock:
             try:
                 return weights.assign(
                     self.parameters(), arrays, partial or skip_mismatch, self.name
                 )
             except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
+                raise ValueError(f"{filepath}: {error}") from None
 
     def summary(
         self,
@@ -254,6 +312,7 @@ class Model:
         print_fn: Callable[[str], Any] | None = None,
         expand_nested: bool = False,
         show_trainable: bool = False,
+        layer_range: Any = None,
     ) -> None:
         """Print a table of the layers: output shapes, parameters, and what a sample costs.
 
@@ -266,9 +325,13 @@ class Model:
             Show the layers of models that are used as layers.
         show_trainable : bool
             Show which layers are trained.
+        layer_range : None
+            Keras': all layers are shown.
         """
         from fastconv.summary import summary
 
+        if layer_range is not None:
+            raise ValueError("layer_range is not supported: all layers are shown")
         if callable(line_length):  # print_fn, where it stood first before
             print_fn = line_length
         kind = type(self).__name__
@@ -636,8 +699,7 @@ class Model:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Model":
         """The model that `get_config` describes, with fresh weights."""
-        kinds: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
-        kind = kinds[shapes.choice(config["class"], kinds, "class of model")]
+        kind = KINDS[shapes.choice(config["class"], KINDS, "class of model")]
         return kind.from_graph(Graph.from_config(config["graph"], Model.from_config),
                                config["name"])  # fmt: skip
 
@@ -914,23 +976,27 @@ class Model:
 
     # -- files --------------------------------------------------------------------------------
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the model, its weights and the optimizer's state to one file."""
+    def save(self, filepath: str | PathLike[str], overwrite: bool = True) -> None:
+        """Write the model, its weights and the optimizer's state to one file.
+
+        ``overwrite=False`` refuses to replace a file.
+        """
         from fastconv.saving import save_model
 
         with self._lock:
-            save_model(self, path)
+            save_model(self, filepath, overwrite)
 
-    def export(self, path: str | PathLike[str], **options: Any) -> Any:
+    def export(self, filepath: str | PathLike[str], format: str = "onnx", **options: Any) -> Any:
         """Write the network to ONNX, proved before the file appears; returns the report.
 
         See `fastconv.onnx.export` for the options.
         """
         from fastconv.onnx import export
 
+        shapes.choice(format, ["onnx"], "format")
         options = {"class_names": self.class_names, **options}
         with self._lock:
-            return export(self.graph, path, name=self.name, **options)
+            return export(self.graph, filepath, name=self.name, **options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -1073,20 +1139,39 @@ class Sequential(Model):
             self.build(shape)
 
 
+def _from_file(content: bytes) -> Model:
+    """What a pickle of a model calls: its bytes are those of a model file."""
+    from fastconv.saving import from_bytes
+
+    return from_bytes(content, KINDS)
+
+
+KINDS: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
+
+
 def alone(inputs: Sequence[Tensor], output: Tensor) -> Model:
     """A model that computes on arrays and is not trained: no random number is spent on it."""
     with backend.seeded(0):
         return Model(list(inputs), output)
 
 
-def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
+def load_model(
+    filepath: str | PathLike[str],
+    custom_objects: Any = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+) -> Model:
     """Read what `Model.save` wrote; training goes on where it stood.
 
     Parameters
     ----------
-    path : str or path-like
+    filepath : str or path-like
+    custom_objects : dict, optional
+        Keras': classes of your own are known as soon as they are defined, by their names.
     compile : bool
         False leaves out the compile settings and the optimizer's state.
+    safe_mode : bool
+        Keras': a file holds no code, whatever this says.
 
     Returns
     -------
@@ -1103,7 +1188,10 @@ def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
     """
     from fastconv.saving import read_model
 
-    return read_model(path, {"Sequential": Sequential, "Model": Model}, compile)
+    for name, value in (custom_objects or {}).items():
+        if getattr(value, "__name__", name) != name:
+            raise ValueError(f"custom_objects: {value!r} is known by its own name, not as {name!r}")
+    return read_model(filepath, KINDS, compile)
 
 
 def _frequency(value: Any) -> Any:

@@ -80,6 +80,22 @@ class Parameter:
         if value is not self._grad:  # as it is after ``parameter.grad += …``
             self.grad[...] = value
 
+    @property
+    def path(self) -> str:
+        """Keras' name of ``name``."""
+        return self.name
+
+    @property
+    def dtype(self) -> str:
+        return self.value.dtype.name
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the value."""
+        return self.value.copy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype, copy=True if copy is None else copy)
+
     def assign(self, value: Any) -> None:
         """Copy ``value`` in; its shape must be this parameter's."""
         self.value[...] = self.checked(value)

@@ -19,7 +19,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from fastconv.files import replacing
+from fastconv.files import check_overwrite, replacing
 from fastconv.graph import Graph
 from fastconv.layer import REGISTRY, parameters_from
 from fastconv.version import __version__
@@ -35,6 +35,8 @@ from fastconv.weights import fingerprint
 
 if TYPE_CHECKING:
     from fastconv.model import Model
+
+__all__ = ["custom_object_scope", "load_model", "register_keras_serializable", "save_model"]
 
 FORMAT = 1
 METADATA, CONFIG = "metadata.json", "config.json"
@@ -51,26 +53,49 @@ DAMAGED = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, Over
 StrPath = str | os.PathLike[str]
 
 
-def save_model(model: "Model", path: StrPath) -> None:
+def register_keras_serializable(
+    package: str = "Custom", name: str | None = None
+) -> Callable[[type], type]:
+    """Keras' decorator: classes are known by their own names as soon as they are defined."""
+    return lambda cls: cls
+
+
+@contextmanager
+def custom_object_scope(custom_objects: Any) -> Iterator[None]:
+    """Keras': see `register_keras_serializable`."""
+    yield
+
+
+def load_model(*args: Any, **kwargs: Any) -> "Model":
+    """`fastconv.load_model`, where Keras has it, too."""
+    from fastconv.model import load_model
+
+    return load_model(*args, **kwargs)
+
+
+def save_model(model: "Model", filepath: StrPath, overwrite: bool = True) -> None:
     """Write a model with its parameters, compile settings and optimizer state.
 
-    The file is written beside `path` and moved there when it is whole. The same model gives the
+    The file is written beside `filepath` and moved there when it is whole. The same model gives the
     same bytes.
 
     Parameters
     ----------
     model : Model
-    path : str or path-like
-        Usually ends in ``.fastconv`` or ``.fc``; whatever stands there is replaced.
+    filepath : str or path-like
+        Usually ends in ``.fastconv`` or ``.fc``.
+    overwrite : bool
+        Whether a file that stands there may be replaced.
 
     Raises
     ------
     ValueError
         The model has a part that a file cannot hold, for example an initializer of your own.
     OSError
-        The file cannot be written.
+        The file cannot be written, or is there and must stay.
     """
-    with replacing(path) as file:
+    check_overwrite(filepath, overwrite)
+    with replacing(filepath) as file:
         _write(model, file)
 
 

@@ -76,7 +76,7 @@ def sources(
     n = int(whole * (1 - share))
     if n in (0, whole):
         raise ValueError(f"validation_split {share:g} of {whole} samples leaves an empty part")
-    size = validation_batch or max(train.batch_size, BATCH)
+    size = validation_batch or train.batch_size
     weights = train.weights
     if class_weight is not None:  # which training alone has
         weights = None if weight is None else _weights(weight, model._need_compiled().names, whole)
@@ -100,7 +100,7 @@ def _validation(
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise ValueError("validation_data is a pair (x, y), (x, y, sample_weight), or batches")
     x, y, weight = (*given, None)[:3]
-    size = batch or max(train.batch_size or BATCH, BATCH)
+    size = batch or train.batch_size or BATCH
     try:
         return source(model, x, y, weight, batch_size=size, shuffle=False, steps=steps)
     except ValueError as error:

@@ -14,6 +14,7 @@ from fastconv.layers.batch_normalization import BatchNormalization
 from fastconv.layers.conv2d import Conv2D
 from fastconv.layers.dense import Dense
 from fastconv.layers.dropout import Dropout
+from fastconv.layout import is_transpose
 from fastconv.metrics import Metric
 from fastconv.plan import Builder, Input, Plan, RunningPass, Value, read
 from fastconv.regularizers import Penalties
@@ -317,10 +318,13 @@ def _listed(value: Any) -> list[Any]:
 
 
 def output_names(graph: Graph) -> list[str]:
-    """The outputs' layer names, numbered where a layer makes several."""
+    """The outputs' names, those of layers or of models that are used as layers, numbered where one
+    makes several."""
     names: list[str] = []
     for tensor in graph.outputs:
-        name = unique = tensor.node.layer.name
+        before = tensor.node.inputs[0] if is_transpose(tensor.node) else tensor
+        calls = [call for call in before.node.calls if before in call.outputs]
+        name = unique = calls[0].model.name if calls else before.node.layer.name
         number = 0
         while unique in names:
             number += 1

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from fastconv.files import replacing
 from fastconv.parameter import Parameter
 
 StrPath = str | os.PathLike[str]
+NUMBERED = re.compile(r"(?P<kind>[^/]*?)(_(?P<number>\d+))?(?P<rest>/.*)")  # <layer>/<parameter>
 SUFFIXES = (".safetensors", ".npz")
 SHOWN = 8  # names of each kind in a report
 
@@ -110,10 +112,35 @@ def read(path: StrPath) -> dict[str, np.ndarray]:
         raise ValueError(f"{os.fspath(path)}: not a whole {suffix} file: {error}") from error
 
 
+def _renumbered(names: Sequence[str]) -> list[str]:
+    """conv2d_7/kernel, conv2d_9/kernel → conv2d_0/kernel, conv2d_1/kernel."""
+    numbers: dict[str, set[int]] = {}
+    parts = [NUMBERED.fullmatch(name) for name in names]
+    for part in parts:
+        if part:
+            numbers.setdefault(part["kind"], set()).add(int(part["number"] or 0))
+    return [
+        f"{p['kind']}_{sorted(numbers[p['kind']]).index(int(p['number'] or 0))}{p['rest']}"
+        if p
+        else name
+        for name, p in zip(names, parts, strict=True)
+    ]
+
+
 def assign(
     parameters: Sequence[Parameter], arrays: Mapping[str, np.ndarray], partial: bool, who: str
 ) -> WeightsReport:
-    """Copy values in by name: all, or with ``partial`` those that fit."""
+    """Copy values in by name: all, or with ``partial`` those that fit.
+
+    Names that were given automatically depend on what else was made in a process. Where they
+    differ, and agree as soon as the layers of each kind are numbered anew, they are the same.
+    """
+    own, theirs = [p.name for p in parameters], list(arrays)
+    if set(own) != set(theirs) and sorted(_renumbered(own)) == sorted(_renumbered(theirs)):
+        numbers = dict(zip(_renumbered(theirs), theirs, strict=True))
+        arrays = {
+            name: arrays[numbers[key]] for name, key in zip(own, _renumbered(own), strict=True)
+        }
     report = WeightsReport(unexpected=[n for n in arrays if n not in {p.name for p in parameters}])
     found = []
     for parameter in parameters:

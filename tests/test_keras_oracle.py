@@ -258,5 +258,30 @@ def test_defaults(module, cls):
         assert value == expected, f"{cls}({name}=)"
 
 
+ORDERS = recorded("orders")
+
+
+def by_position(function):
+    found = inspect.signature(function).parameters.values()
+    return [p.name for p in found if p.kind == p.POSITIONAL_OR_KEYWORD][1:]
+
+
+@pytest.mark.parametrize(("module", "cls"), SHARED)
+def test_what_is_given_by_position_means_the_same(module, cls):
+    ours = by_position(getattr(MODULES[module], cls).__init__)
+    theirs = ORDERS[module].get(cls, [])
+    if cls in ("Loss", "Optimizer"):  # bases, which nobody calls
+        return
+    count = min(len(ours), len(theirs))
+    assert ours[:count] == theirs[:count]
+
+
+@pytest.mark.parametrize("method", ORDERS["model"])
+def test_methods_take_what_keras_takes_by_position(method):
+    ours, theirs = by_position(getattr(fc.Model, method)), ORDERS["model"][method]
+    count = min(len(ours), len(theirs))
+    assert ours[:count] == theirs[:count]
+
+
 def test_defaults_are_compared():
     assert len(SHARED) > 90

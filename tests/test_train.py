@@ -238,7 +238,7 @@ def test_a_full_disk_after_the_training_costs_nothing(options, few, tmp_path, mo
     assert one["history"] == other["history"]
 
 
-def full_disk(model, path):
+def full_disk(model, path, overwrite=True):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 

@@ -1,5 +1,6 @@
 """All layers, one file each; names, arguments and meaning are Keras 3's."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from fastconv.layer import Layer, Tensor
@@ -73,9 +74,53 @@ __all__ = [
     "RandomZoom",
     "RandomContrast",
     "RandomBrightness",
+    "AvgPool2D",
+    "Convolution2D",
+    "Convolution2DTranspose",
+    "DepthwiseConvolution2D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
+    "MaxPool2D",
+    "SeparableConvolution2D",
     "add",
     "concatenate",
 ]
+
+
+# what scripts ask for, and what does it here
+INSTEAD = {
+    "Lambda": "a layer of your own: fastconv.own.NumpyLayer",
+    "UpSampling2D": "Conv2DTranspose, or a layer of your own",
+    "Multiply": "a layer of your own: fastconv.own.NumpyLayer",
+    "Subtract": "a layer of your own, or Add with Rescaling(-1)",
+    "Average": "Add, then Rescaling(1 / n)",
+    "average": "add, then Rescaling(1 / n)",
+    "LayerNormalization": "BatchNormalization",
+    "SpatialDropout2D": "Dropout",
+    "GaussianNoise": "Dataset.map with a function of (x, y, generator)",
+    "PReLU": "LeakyReLU, whose slope is fixed",
+    "Cropping2D": "CenterCrop",
+}
+NOT_HERE = ("LSTM", "GRU", "SimpleRNN", "Embedding", "MultiHeadAttention", "Attention",
+            "Bidirectional", "TimeDistributed", "Conv1D", "Conv3D", "MaxPooling1D")  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Say what to use instead of a layer that is not there."""
+    if name in INSTEAD:
+        raise AttributeError(f"there is no layer {name} yet; use {INSTEAD[name]}")
+    if name in NOT_HERE:
+        raise AttributeError(f"there is no layer {name}: fastconv is for images (docs/limits.md)")
+    near = get_close_matches(name, __all__, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise AttributeError(f"fastconv.layers has no {name!r}{hint}")
+
+
+# Keras' short names
+Convolution2D, Convolution2DTranspose = Conv2D, Conv2DTranspose
+DepthwiseConvolution2D, SeparableConvolution2D = DepthwiseConv2D, SeparableConv2D
+MaxPool2D, AvgPool2D = MaxPooling2D, AveragePooling2D
+GlobalMaxPool2D, GlobalAvgPool2D = GlobalMaxPooling2D, GlobalAveragePooling2D
 
 
 def add(inputs: Any, **kwargs: Any) -> Tensor:

@@ -30,6 +30,11 @@ class _Weighted(Layer):
     bias: Parameter | None = None
     activation: Activation
 
+    @property
+    def kernel(self) -> Parameter | None:
+        """Keras' name of ``weight``."""
+        return self.weight
+
     def geometry(
         self, x: "Value", x_stride: int, y_stride: int, padded: bool = False
     ) -> ConvGeometry:

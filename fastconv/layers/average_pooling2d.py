@@ -34,6 +34,7 @@ class AveragePooling2D(_Pooling):
         strides: Any = None,
         padding: Any = "valid",
         data_format: str | None = None,
+        *,
         count_include_pad: bool = False,
         **kwargs: Any,
     ) -> None:

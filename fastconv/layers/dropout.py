@@ -23,14 +23,21 @@ class Dropout(Layer):
     ----------
     rate : float
         Share of the values that are dropped, 0 ≤ rate < 1.
+    noise_shape : None
+        Every value is dropped by itself.
     seed : int, optional
         Of this layer's own; by default it follows `fastconv.set_random_seed`.
     """
 
     elementwise = True
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        if noise_shape is not None:
+            raise ValueError(f"{self.name}: noise_shape is not supported: every number is dropped "
+                             "by itself")  # fmt: skip
         self.rate = shapes.real(rate, "rate", 0, 1)
         if self.rate == 1:
             raise ValueError(f"{self.name}: a rate of 1 would drop everything")

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastconv import backend, shapes
 from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.shapes import Shape
@@ -55,6 +57,36 @@ class InputLayer(Layer):
         return {**super().get_config(), "shape": list(self.shape)}
 
 
-def Input(shape: Any, *, name: str | None = None) -> Tensor:
-    """A symbolic input tensor of one sample's ``shape`` (see `InputLayer`)."""
+def Input(
+    shape: Any = None,
+    batch_size: int | None = None,
+    dtype: Any = None,
+    *,
+    batch_shape: Any = None,
+    name: str | None = None,
+) -> Tensor:
+    """A symbolic input tensor of one sample's ``shape`` (see `InputLayer`).
+
+    Parameters
+    ----------
+    shape : tuple of int or None
+        Of one sample.
+    batch_size : None
+        Batches may have any size.
+    dtype : dtype, optional
+        Of the data, any real one: whatever comes is cast as a batch is read.
+    batch_shape : tuple, optional
+        Instead of ``shape``, with the batch, None, in front.
+    name : str, optional
+    """
+    if dtype is not None and np.dtype(dtype).kind not in "buif":
+        raise ValueError(f"dtype of an Input is one of real numbers, not {dtype!r}")
+    if batch_shape is not None:
+        if shape is not None:
+            raise ValueError("an Input has a shape or a batch_shape, not both")
+        batch_size, *shape = batch_shape
+    if shape is None:
+        raise ValueError("an Input needs the shape of one sample")
+    if batch_size is not None:
+        raise ValueError(f"batch_size of an Input is None, any, not {batch_size!r}: fit has one")
     return InputLayer(shape, name=name).tensor()

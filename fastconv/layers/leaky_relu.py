@@ -16,6 +16,7 @@ class LeakyReLU(Activation):
     """
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
+        negative_slope = kwargs.pop("alpha", negative_slope)  # Keras 2's name, which 3 takes, too
         self.negative_slope = shapes.real(negative_slope, "negative_slope", 0)
         super().__init__(activations.Activation("leaky_relu", self.negative_slope), **kwargs)
 

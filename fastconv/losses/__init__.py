@@ -69,8 +69,9 @@ NAMES: dict[str, type[Loss]] = {cls.name: cls for cls in ALL} | SHORT
 def _function(cls: type[Loss]) -> Callable[..., np.ndarray]:
     """Keras' function of a loss: the values of rows."""
 
-    def values(y_true: Any, y_pred: Any, **arguments: Any) -> np.ndarray:
-        return cls(reduction="none", **arguments)(y_true, y_pred)
+    def values(y_true: Any, y_pred: Any, *arguments: Any, **named: Any) -> np.ndarray:
+        named["reduction"] = "none"
+        return cls(*arguments, **named)(y_true, y_pred)
 
     values.__name__ = values.__qualname__ = cls.name
     values.__doc__ = f"The values of rows, (n, …), with the arguments of `{cls.__name__}`."

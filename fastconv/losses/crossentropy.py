@@ -292,8 +292,8 @@ class SparseCategoricalCrossentropy(_OverClasses):
         self,
         from_logits: bool = False,
         ignore_class: int | None = None,
-        axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
         name: str | None = None,
     ) -> None:
         super().__init__(reduction, name)

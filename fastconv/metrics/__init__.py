@@ -18,7 +18,16 @@ from fastconv.metrics.accuracy import (
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
 )  # fmt: skip
-from fastconv.metrics.base import CLASSES, MeanMetricWrapper, MeanOf, Metric, Stateful
+from fastconv.metrics.base import (
+    CLASSES,
+    Mean,
+    MeanMetricWrapper,
+    MeanOf,
+    Metric,
+    OfUpdates,
+    Stateful,
+    Sum,
+)  # fmt: skip
 from fastconv.metrics.confusion import (
     AUC,
     BinaryIoU,
@@ -62,12 +71,13 @@ __all__ = [
     "AUC", "CLASSES", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU",
     "CategoricalAccuracy", "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix",
     "CosineSimilarity", "DiceScore", "F1Score", "FBetaScore", "FalseNegatives",
-    "FalsePositives", "Hinge", "IoU", "KLDivergence", "LogCoshError", "MeanAbsoluteError",
+    "FalsePositives", "Hinge", "IoU", "KLDivergence", "LogCoshError", "Mean", "MeanAbsoluteError",
     "MeanAbsolutePercentageError", "MeanIoU", "MeanMetricWrapper", "MeanOf", "MeanSquaredError",
     "MeanSquaredLogarithmicError", "Metric", "OneHotIoU", "OneHotMeanIoU", "Poisson",
     "Precision", "R2Score", "Recall", "RootMeanSquaredError", "SparseCategoricalAccuracy",
     "SparseCategoricalCrossentropy", "SparseTopKCategoricalAccuracy", "SquaredHinge",
-    "Stateful", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get", "to_config",
+    "Stateful", "Sum", "TopKCategoricalAccuracy", "TrueNegatives", "TruePositives", "get",
+    "to_config",
 ]  # fmt: skip
 
 ALL: tuple[type[Metric], ...] = (
@@ -122,6 +132,10 @@ def get(identifier: Any, loss: Loss, output: Shape) -> tuple[str, Metric]:
             return identifier, SparseCategoricalCrossentropy()
         return identifier, BinaryCrossentropy() if output[-1] == 1 else CategoricalCrossentropy()
     metric = _of(identifier)
+    if isinstance(metric, Sum):
+        raise ValueError(f"the metric {metric.name} is told values by a loop of your own")
+    if getattr(type(metric), "update_state", None) not in (None, Stateful.update_state):
+        metric = OfUpdates(metric)
     if metric.labels is not None and metric.labels != loss.labels:
         takes = "class numbers" if metric.labels else "arrays of the output's shape"
         raise ValueError(f"the metric {metric.name} takes {takes}, the loss {loss.name} does not")
@@ -157,6 +171,7 @@ def _class(identifier: Any) -> type[Metric]:
 def to_config(name: str, metric: Metric) -> Any:
     """What `get` makes the same metric from, where it is reported as ``name``; None for a function,
     with a warning."""
+    metric = metric.metric if isinstance(metric, OfUpdates) else metric
     if isinstance(metric, MeanMetricWrapper):
         warnings.warn(
             f"the metric {name} is a function, which a file cannot hold: it is left out. A "

@@ -71,7 +71,7 @@ class BinaryAccuracy(_Compiled):
     labels = False
     step = native.BinaryAccuracy
 
-    def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
+    def __init__(self, name: str | None = None, *, threshold: float = 0.5) -> None:
         super().__init__(name)
         self.threshold = shapes.real(threshold, "threshold")
 

@@ -34,6 +34,10 @@ class Metric:
     name: str = "metric"
     labels: bool | None = None
 
+    def __init__(self, dtype: Any = None, name: str | None = None) -> None:
+        if name is not None:
+            self.name = name
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         CLASSES[cls.__name__] = cls
@@ -156,6 +160,33 @@ class Stateful(Metric):
         return f"{type(self).__name__}({arguments})"
 
 
+class OfUpdates(Metric):
+    """In a plan: a metric that defines `update_state`, `result` and `reset_state`, as Keras' do.
+
+    What it remembers is in itself. The one double tells that an epoch has begun.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        self.metric, self.name, self.labels = metric, metric.name, metric.labels
+
+    def emit(self, b: "Builder", y: "Value", target: "Value", total: int, weight: int = -1) -> None:
+        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
+            y, t, begun, *weights = arrays
+            if not begun[0]:
+                self.metric.reset_state()
+                begun[0] = 1
+            self.metric.update_state(t, y, *weights)
+
+        emit_numpy(b, run, y, target, total, weight=weight)
+
+    def outcome(self, state: np.ndarray, rows: int) -> Any:
+        return self.metric.result()
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = self.metric.get_config()
+        return config
+
+
 class MeanOf(Stateful):
     """The mean of a number per row over all samples: a subclass defines `values`."""
 
@@ -173,6 +204,38 @@ class MeanOf(Stateful):
         samples = values.reshape(len(values), -1).mean(axis=1)
         state[0] += samples.sum() if weight is None else samples @ weight
         state[1] += len(samples) if weight is None else weight.sum()
+
+    def compute(self, state: np.ndarray) -> Any:
+        return divide(state[0], state[1])
+
+
+class Sum(Stateful):
+    """The sum of values, each with its weight: for loops of your own."""
+
+    name = "sum"
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """Add values of any shape; weights in their shape, or one for each of the first axis."""
+        values = np.asarray(values, np.float64)
+        weight = np.ones(()) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        weight = weight.reshape(weight.shape + (1,) * (values.ndim - weight.ndim))
+        weight = np.broadcast_to(weight, values.shape)
+        found = np.array([(values * weight).sum(), weight.sum()])
+        self._state = found if self._state is None else self._state + found
+
+    def compute(self, state: np.ndarray) -> Any:
+        return state[0]
+
+    def __call__(self, values: Any, sample_weight: Any = None) -> Any:  # type: ignore[override]
+        """Add values, and what all of them come to."""
+        self.update_state(values, sample_weight)
+        return self.result()
+
+
+class Mean(Sum):
+    """The mean of values, each with its weight: for loops of your own."""
+
+    name = "mean"
 
     def compute(self, state: np.ndarray) -> Any:
         return divide(state[0], state[1])

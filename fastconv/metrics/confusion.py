@@ -202,6 +202,7 @@ class AUC(Stateful):
         curve: str = "ROC",
         summation_method: str = "interpolation",
         name: str | None = None,
+        *,
         thresholds: Sequence[float] | None = None,
         multi_label: bool = False,
         label_weights: Sequence[float] | None = None,
@@ -488,6 +489,7 @@ class IoU(ConfusionMatrix):
         num_classes: int,
         target_class_ids: Sequence[int],
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
         sparse_y_pred: bool = True,
@@ -523,13 +525,15 @@ class MeanIoU(IoU):
         self,
         num_classes: int,
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
         sparse_y_pred: bool = True,
     ) -> None:
         super().__init__(
-            num_classes, range(num_classes), name, ignore_class, sparse_y_true, sparse_y_pred
-        )
+            num_classes, range(num_classes), name, ignore_class=ignore_class,
+            sparse_y_true=sparse_y_true, sparse_y_pred=sparse_y_pred,
+        )  # fmt: skip
 
     def get_config(self) -> dict[str, Any]:
         return {k: v for k, v in super().get_config().items() if k != "target_class_ids"}
@@ -551,10 +555,14 @@ class OneHotIoU(IoU):
         num_classes: int,
         target_class_ids: Sequence[int],
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
     ) -> None:
-        super().__init__(num_classes, target_class_ids, name, ignore_class, False, sparse_y_pred)
+        super().__init__(
+            num_classes, target_class_ids, name, ignore_class=ignore_class, sparse_y_true=False,
+            sparse_y_pred=sparse_y_pred,
+        )  # fmt: skip
 
     def get_config(self) -> dict[str, Any]:
         return {k: v for k, v in super().get_config().items() if k != "sparse_y_true"}
@@ -575,10 +583,14 @@ class OneHotMeanIoU(MeanIoU):
         self,
         num_classes: int,
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
     ) -> None:
-        super().__init__(num_classes, name, ignore_class, False, sparse_y_pred)
+        super().__init__(
+            num_classes, name, ignore_class=ignore_class, sparse_y_true=False,
+            sparse_y_pred=sparse_y_pred,
+        )  # fmt: skip
 
     def get_config(self) -> dict[str, Any]:
         return {k: v for k, v in super().get_config().items() if k != "sparse_y_true"}

@@ -21,6 +21,7 @@ __all__ = [
     "RMSprop", "get", "schedules", "to_config",
 ]  # fmt: skip
 
+KERAS_ALONE = ("gradient_accumulation_steps", "loss_scale_factor")  # None asks for nothing
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 AVERAGE = "average"  # the state that ``use_ema`` keeps
 
@@ -73,6 +74,15 @@ class Optimizer:
         Updates so far.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "update_step" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}.update_step would never be called: an optimizer is a pass in C "
+                "over all parameters. A rule of your own is a loop: model.forward, model.backward, "
+                "parameter.assign"
+            )
+
     name = "optimizer"
     states: tuple[str, ...] = ()  # arrays kept per parameter
     initial = 0.0  # their first value
@@ -90,8 +100,9 @@ class Optimizer:
         name: str | None = None,
         **unknown: Any,
     ) -> None:
-        for argument in unknown:
-            _refuse(type(self), argument)
+        for argument, value in unknown.items():
+            if value is not None or argument not in KERAS_ALONE:
+                _refuse(type(self), argument)
         self._learning_rate = schedules.get(learning_rate)
         self.weight_decay = _optional(weight_decay, "weight_decay")
         self.clipnorm = _optional(clipnorm, "clipnorm")
@@ -583,5 +594,12 @@ def _refuse(cls: type, argument: str) -> None:
         raise ValueError(f"{cls.__name__} does not take {argument}: give fit accumulate_steps")
     if argument == "loss_scale_factor":
         raise ValueError(f"{cls.__name__} does not take {argument}: float32 needs none")
+    if argument == "decay":
+        raise ValueError(
+            f"{cls.__name__} does not take {argument}, which Keras 3 has no more: a schedule does "
+            "it, schedules.InverseTimeDecay(rate, 1, decay)"
+        )
+    if argument == "lr":
+        raise ValueError(f"{cls.__name__} does not take {argument}: it is learning_rate")
     own = [p for p in inspect.signature(cls).parameters if p != "common"]
     shapes.choice(argument, [*own, *Common.__annotations__], f"argument of {cls.__name__}")

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastconv.backend import set_random_seed
+    from fastconv.backend import clear_session, set_random_seed
     from fastconv.utils.arrays import normalize, to_categorical
     from fastconv.utils.augmentation import Augmentation
     from fastconv.utils.drawing import model_to_dot, plot_model
@@ -18,6 +18,7 @@ _NAMES = {
     "PyDataset": "fastconv.utils.sequence",
     "Sequence": "fastconv.utils.sequence",
     "array_to_img": "fastconv.utils.pictures",
+    "clear_session": "fastconv.backend",
     "image_dataset_from_directory": "fastconv.utils.images",
     "img_to_array": "fastconv.utils.pictures",
     "load_img": "fastconv.utils.pictures",
@@ -30,8 +31,9 @@ _NAMES = {
 }
 
 __all__ = [
-    "Augmentation", "PyDataset", "Sequence", "array_to_img", "image_dataset_from_directory",
-    "img_to_array", "load_img", "model_to_dot", "normalize", "plot_model", "save_img",
+    "Augmentation", "PyDataset", "Sequence", "array_to_img", "clear_session",
+    "image_dataset_from_directory", "img_to_array", "load_img", "model_to_dot", "normalize",
+    "plot_model", "save_img",
     "set_random_seed", "to_categorical",
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv.files import replacing
 from fastconv.layer import Call, Node
+from fastconv.layout import is_transpose
 from fastconv.shapes import shape_text
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def model_to_dot(
     expand_nested: bool = False,
     dpi: int = 200,
     show_layer_activations: bool = False,
+    show_trainable: bool = False,
 ) -> str:
     """The graph in Graphviz' language: a box per layer, or per model that is used as one."""
     graph = model.graph
@@ -36,6 +38,9 @@ def model_to_dot(
     for number, item in enumerate(items):
         what: Any = item.model if isinstance(item, Call) else item.layer
         outputs = item.outputs if isinstance(item, Call) else (item.output,)
+        if is_transpose(item):  # nobody asked for it: its reader reads what it reads
+            places[outputs[0]] = places[item.inputs[0]]
+            continue
         places.update((tensor, number) for tensor in outputs)
         words = [type(what).__name__]
         if show_layer_names:
@@ -44,6 +49,8 @@ def model_to_dot(
             words.append(f"activation: {what.activation.name}")
         if show_shapes:
             words.append(f"output: {' '.join(shape_text(t.shape[1:]) for t in outputs)}")
+        if show_trainable and what.count_params():
+            words.append("trained" if what.trainable else "not trained")
         lines.append(f"  n{number} [label={_quoted(chr(10).join(words))}];")
         lines += [f"  n{places[tensor]} -> n{number};" for tensor in item.inputs]
     return "\n".join([*lines, "}"]) + "\n"
@@ -59,6 +66,7 @@ def plot_model(
     expand_nested: bool = False,
     dpi: int = 200,
     show_layer_activations: bool = False,
+    show_trainable: bool = False,
 ) -> Path:
     """Draw a model into a file.
 
@@ -68,7 +76,7 @@ def plot_model(
     to_file : str or path-like
         ``.svg``, ``.png`` or ``.pdf``, drawn by the program ``dot`` of Graphviz; ``.dot`` is its
         language, for which nothing is needed.
-    show_shapes, show_layer_names, show_layer_activations : bool
+    show_shapes, show_layer_names, show_layer_activations, show_trainable : bool
         What stands in the boxes beside the class.
     show_dtype : bool
         Keras': everything is of one type here, and stands in no box.
@@ -92,7 +100,14 @@ def plot_model(
     if rankdir not in ("TB", "LR"):
         raise ValueError(f'rankdir is "TB" or "LR", not {rankdir!r}')
     text = model_to_dot(
-        model, show_shapes, show_layer_names, rankdir, expand_nested, dpi, show_layer_activations
+        model,
+        show_shapes,
+        show_layer_names,
+        rankdir,
+        expand_nested,
+        dpi,
+        show_layer_activations,
+        show_trainable,
     )
     suffix = path.suffix.lower()
     if suffix == ".dot":

@@ -190,6 +190,33 @@ def defaults():
     }
 
 
+def orders():
+    """The arguments of every class in their order, as far as they may be given by position."""
+    modules = {"optimizers": keras.optimizers, "schedules": keras.optimizers.schedules,
+               "losses": keras.losses, "metrics": keras.metrics, "layers": keras.layers,
+               "initializers": keras.initializers, "regularizers": keras.regularizers,
+               "constraints": keras.constraints, "callbacks": keras.callbacks}  # fmt: skip
+    found = {
+        name: {
+            cls: order
+            for cls, value in sorted(vars(module).items())
+            if inspect.isclass(value) and (order := order_of(value.__init__))
+        }
+        for name, module in modules.items()
+    }
+    methods = ("compile", "fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "save",
+               "save_weights", "load_weights", "summary")  # fmt: skip
+    return found | {"model": {name: order_of(getattr(keras.Model, name)) for name in methods}}
+
+
+def order_of(function):
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD][1:]
+
+
 def defaults_of(cls):
     try:
         parameters = inspect.signature(cls.__init__).parameters.values()
@@ -205,7 +232,7 @@ def defaults_of(cls):
 
 def main():
     wanted = sys.argv[1:]
-    for make in (optimizers, schedules, losses, metrics, weights, layers, arrays, defaults):
+    for make in (optimizers, schedules, losses, metrics, weights, layers, arrays, defaults, orders):
         if not wanted or make.__name__ in wanted:
             write(make.__name__, plain(make()))
 
