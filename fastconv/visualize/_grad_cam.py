@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.layer import Tensor
 from fastconv.layers.input import InputLayer
 from fastconv.model import Model
-from fastconv.visualize._images import MOST, Pairs, glow, show
+from fastconv.visualize._images import INK, MOST, Pairs, glow, show
 from fastconv.visualize._parts import (
     chosen,
     classifier,
@@ -39,7 +39,7 @@ def grad_cam_map(model: Model, x: Any, classes: Any = None, layer: Any = None) -
     ----------
     model : Model
         One input, one output with a number per class.
-    x : array (n, H, W, C)
+    x : array (n, H, W, C), or one image (H, W, C)
     classes : int, or array of int (n,); optional
         The class to be explained; by default the predicted one.
     layer : str, int, Layer or Model; optional
@@ -81,7 +81,8 @@ def grad_cam(
     Returns
     -------
     Figure
-        Each map has a scale of its own.
+        Each map has a scale of its own. One that says so is empty: every channel that sees
+        something there speaks against the class.
     """
     maps = grad_cam_map(model, x, classes, layer)
     tensor = _last_maps(model) if layer is None else _maps_of(model, layer)
@@ -97,6 +98,9 @@ def grad_cam(
             axes, values / (values.max() or 1.0), cmap=glow(), vmin=0, vmax=1, extent=extent,
             interpolation="bilinear",
         )  # fmt: skip
+        if not values.any():
+            axes.text(0.5, 0.5, "nothing here\nspeaks for it", transform=axes.transAxes, fontsize=7,
+                      ha="center", va="center", color=INK)  # fmt: skip
     pairs.bar(drawn, "speaks for the class", ("0", "most"))
     return pairs.figure
 
