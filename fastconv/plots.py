@@ -349,7 +349,7 @@ def _draw_bars(axes: Any, rows: "Mapping[str, Row]", speeds: Sequence[float]) ->
     """A bar for each step, the longest at the top; the keys stand before their names."""
     names = [
         fitted(f"{key}  {row.layer}".strip(), 3.6, 8,
-               end=f": {row.step}, {1e3 * row.seconds:.2f} ms")
+               end=f": {row.step}, {1e3 * row.seconds:.3f} ms")
         for key, row in rows.items()
     ]  # fmt: skip
     colors = [DIRECTIONS.get(row.direction, GREY) for row in rows.values()]

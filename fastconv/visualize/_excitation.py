@@ -136,11 +136,17 @@ def maximize_activation(
     columns = columns_for(len(numbers), room, MOST_ACROSS, most)
     rows = -(-len(numbers) // columns)
     tall = shown.shape[1] / shown.shape[2]
-    figure = new_figure(max(room * columns, 3.2), (room * tall + 0.22) * rows + 0.4)
-    for place, (name, image, value) in enumerate(zip(names, shown, values, strict=True), 1):
+    titles = [
+        fitted(name, room - 0.1, 8, lines=2, end=f": {value:.3g}")
+        for name, value in zip(names, values, strict=True)
+    ]
+    lines = 1 + max(words.count("\n") for words in titles)
+    figure = new_figure(
+        max(room * columns, 3.2), (0.94 * room * tall + 0.15 + 0.12 * lines) * rows + 0.3
+    )
+    for place, (words, image) in enumerate(zip(titles, shown, strict=True), 1):
         axes = figure.add_subplot(rows, columns, place)
         show(axes, image)
-        words = fitted(name, room - 0.1, 8, lines=2, end=f": {value:.3g}")
         axes.set_title(words, fontsize=8, color=INK, pad=3)
     title = f"What excites {tensor.node.layer.name}: channel and its activation"
     figure.suptitle(title, fontsize=11, color=INK)

@@ -170,7 +170,8 @@ def show_mosaic(figure: "Figure", tiles: np.ndarray, label: str, **options: Any)
         if np.isfinite(tiles[row, column, 0, 0])
     ]
     axes.add_collection(
-        PatchCollection(frames, facecolor="none", edgecolor=FRAME, linewidth=0.6), autolim=False
+        PatchCollection(frames, facecolor="none", edgecolor=FRAME, linewidth=0.6, clip_on=False),
+        autolim=False,
     )
     bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02, aspect=30)
     bar.set_label(label, fontsize=9, color=INK)
