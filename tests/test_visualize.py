@@ -131,6 +131,30 @@ def test_grad_cam_of_a_network_whose_answer_is_known(rng, around):
     first, second = (3 * plus - 2 * minus) / 16, (-plus + 5 * minus) / 16
     wanted = np.maximum([first[0], second[1], first[2]], 0)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    model = known_network(around)  # of means: every place has the same gradient
+    each = visualize.grad_cam_map(model, x, [0, 1, 0], "maps", averaged=False)
+    np.testing.assert_allclose(each, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_places_weighed_alone_add_up_to_the_score_of_a_network_that_flattens(rng):
+    model = fc.Sequential(
+        [
+            layers.Input((5, 4, 2)),
+            layers.Conv2D(3, 3, padding="same", activation="relu", name="maps"),
+            layers.Flatten(),
+            layers.Dense(2, use_bias=False, name="scores"),
+        ]
+    )
+    x = rng.standard_normal((4, 5, 4, 2)).astype(np.float32)
+    maps = fc.Model(model.inputs, model.get_layer("maps").output).predict(x)
+    weight = model.get_layer("scores").weight.value.reshape(5, 4, 3, 2)
+    terms = (maps[..., None] * weight).sum(axis=3)
+    np.testing.assert_allclose(terms.sum(axis=(1, 2)), model.predict(x), rtol=1e-4, atol=1e-5)
+    for label in (0, 1):
+        found = visualize.grad_cam_map(model, x, label, averaged=False)
+        np.testing.assert_allclose(found, np.maximum(terms[..., label], 0), rtol=1e-4, atol=1e-6)
+    figure = visualize.grad_cam(model, x, averaged=False)
+    assert figure.get_suptitle().startswith("HiResCAM at maps")
 
 
 def test_grad_cam_takes_the_last_maps_and_any_layer(rng):
