@@ -279,8 +279,8 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
     """Steps with arithmetic: GFLOP/s over flops per byte, below the roof of this machine.
 
     A circle's area is the step's share of the time; the longest have numbers, and their names stand
-    beside them with what the machine could do at best. Steps that only move data stand in the last
-    part: how much of the memory's bandwidth they use.
+    below with what the machine could do at best. Steps that only move data stand in the last part:
+    how much of the memory's bandwidth they use.
 
     Parameters
     ----------
@@ -294,12 +294,12 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
     rows = [row for row in timed if row.flops]
     moving = [row for row in timed if not row.flops][:LONGEST]
     named, peaks = rows[:LONGEST], profile.peaks
-    figure = figure or new_figure(13.5, 6.2)
-    left, right = _parts(figure, 1, 2, width_ratios=[1, 1])
+    figure = figure or new_figure(8, 9.5)
+    above, below = _parts(figure, 2, 1, height_ratios=[1, 1.05])
     title = f"{profile.name}, batch {profile.batch_size}, {1e3 * profile.total.seconds:.2f} ms"
     figure.suptitle(f"{title}\n{peaks}", fontsize=11, color=INK)
-    roof, heights = left.add_subplot(), [max(len(part), 1) + 1.5 for part in (named, moving)]
-    products, others = right.subplots(2, 1, height_ratios=heights)
+    roof, heights = above.add_subplot(), [max(len(part), 1) + 1.5 for part in (named, moving)]
+    products, others = below.subplots(2, 1, height_ratios=heights)
 
     _draw_roof(roof, rows, profile)
     numbers = {f"{n}": row for n, row in enumerate(named, 1)}
@@ -334,6 +334,7 @@ def _draw_roof(axes: Any, rows: "Sequence[Row]", profile: "Profile") -> None:
                 color=color, alpha=0.55, linewidths=0, label=direction,
             )  # fmt: skip
     axes.set(xlabel="flops per byte", ylabel="GFLOP/s")
+    axes.margins(y=0.1)  # room for numbers
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")

@@ -513,7 +513,8 @@ def test_roofline_numbers_stand_apart(rng):
     assert labels[0].get_text().startswith("1  ")
     boxes = [label.get_window_extent() for label in labels]
     assert all(a.y0 >= b.y1 for a, b in pairwise(boxes))
-    assert min(box.x0 for box in boxes) >= roof.get_window_extent().x1
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) < roof.xaxis.label.get_window_extent().y0
 
 
 # ---- what is refused -------------------------------------------------------------------------
