@@ -1,15 +1,25 @@
-"""What mkdocs is told beyond mkdocs.yml: pages from outside docs/, and the API reference.
+"""What mkdocs is told beyond mkdocs.yml: pages from outside docs/, the pictures that the blocks of
+pages make, and the API reference.
 
 The pages in docs/ are read in the repository, too, and link to README.md or csrc/README.md beside
 them. Those become pages of the site; a link to any other file of the repository becomes its name.
 """
 
+import functools
+import html
 import importlib
+import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +31,8 @@ OUTER = {
     "csrc/README.md": "kernels.md",
     "benchmarks/README.md": "benchmarks.md",
 }
+# pages whose blocks are run for the pictures that they make
+PICTURED = {"visualize.md": [], "training.md": [], "command_line.md": ["--commands"]}
 # modules of the reference, in the order in which they are needed
 MODULES = (
     "fastconv", "layers", "models", "applications", "losses", "metrics", "optimizers",
@@ -41,6 +53,9 @@ def on_files(files: Files, config: Any) -> Files:
             if path.endswith((".svg", ".png")) and (ROOT / "docs") not in picture.parents:
                 name = picture.resolve().relative_to(ROOT).as_posix()
                 files.append(File.generated(config, name, abs_src_path=str(picture)))
+    for picture in chain.from_iterable(_pictures().values()):
+        name = f"pictures/{picture['name']}"
+        files.append(File.generated(config, name, content=picture["content"]))
     files.append(File.generated(config, "reference.md", content=_overview()))
     for name in MODULES:
         files.append(File.generated(config, _page(name), content=_reference(name)))
@@ -48,7 +63,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links as the site has them."""
+    """Links as the site has them, and behind each block its pictures."""
     sources = {target: source for source, target in OUTER.items()}
     name = page.file.src_uri
     own = ROOT / sources.get(name, f"docs/{name}")
@@ -66,11 +81,47 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"`{text}`" if "`" not in text else text
         return f"{mark}[{text}]({found}{anchor or ''})"
 
+    pictures = _pictures().get(name, [])
     parts, last = [], 0
-    for fence in FENCE.finditer(markdown):  # code stays as it is
+    for number, fence in enumerate(FENCE.finditer(markdown)):  # code stays as it is
         parts += [LINK.sub(link, markdown[last : fence.start()]), fence[0]]
+        parts += [_shown(picture) for picture in pictures if picture["block"] == number]
         last = fence.end()
     return "".join([*parts, LINK.sub(link, markdown[last:])])
+
+
+# -- pictures ---------------------------------------------------------------------------------
+
+
+def _pictures() -> dict[str, list[dict[str, Any]]]:
+    """The pictures of each page: the block that makes it, what it shows, its bytes."""
+    return _made(tuple((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PICTURED))
+
+
+@functools.cache  # a server that builds the site again draws only what has changed
+def _made(texts: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        for page, options in PICTURED.items():
+            folder = Path(place, page)
+            command = [sys.executable, "docs/pictures.py", f"docs/{page}", str(folder), *options]
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise PluginError(f"docs/{page}: a block does not run\n{done.stderr}")
+            pictures = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+            for picture in pictures:
+                picture["content"] = (folder / picture["name"]).read_bytes()
+            found[page] = pictures
+    return found
+
+
+def _shown(picture: dict[str, Any]) -> str:
+    alt = html.escape(picture["alt"]).replace("[", "&#91;").replace("]", "&#93;")
+    width = f' width="{picture["width"]}"' if picture["width"] else ""
+    return f'\n\n![{alt}](pictures/{picture["name"]}){{{width} loading="lazy" }}\n'
 
 
 # -- the reference ----------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def main() -> None:
         "confusion_matrix": visualize.confusion_matrix(y_test, probabilities),
         "wrong_predictions": visualize.wrong_predictions(x_test, y_test, probabilities),
         "saliency": visualize.saliency(model, few, samples=16),
-        "grad_cam": visualize.grad_cam(model, few),
+        "grad_cam": visualize.grad_cam(model, few, averaged=False),  # its maps are flattened
         "occlusion": visualize.occlusion(model, few),
         "maximize_activation": visualize.maximize_activation(model, "classes"),
     }

@@ -962,7 +962,7 @@ class Model:
             listed = CallbackList(callbacks)
             listed.begin(self, {"verbose": verbose, "steps": source.steps})
             try:
-                logs = fitting.evaluate(self, source, listed, verbose)
+                logs = fitting.evaluate(self, source, listed, verbose=verbose)
             finally:
                 listed.close()
         return _report(logs, return_dict)

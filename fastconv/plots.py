@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.lettering import fitted, room_for, width_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
 
     from fastconv.layer import Layer
     from fastconv.learning_rate import LearningRates
-    from fastconv.profile import Profile
+    from fastconv.profile import Profile, Row
 
 BLUE, ORANGE, RED, GREY = "#2f6db5", "#e07b1a", "#c62828", "#6b7280"
 INK = "#1f2937"
+DIRECTIONS = {"forward": BLUE, "backward": ORANGE, "forward again": RED}
+LONGEST = 10  # steps of a roofline that are named
+LABEL = 1.8  # inches of a class' name beside a matrix
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -149,16 +154,17 @@ def plot_predictions(
 
     columns = math.ceil(math.sqrt(1.2 * len(images)))
     rows = -(-len(images) // columns)
-    figure = figure or new_figure(1.15 * columns, 1.35 * rows)
+    room = room_for((f"{name}  100 %" for name in names), 9, 1.15, 2) if figure is None else 1.15
+    figure = figure or new_figure(room * columns, 1.35 * rows)
     for number, (image, label, p) in enumerate(zip(images, labels, probabilities, strict=True), 1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(image, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         guess = int(p.argmax())
         right = guess == label
-        words = f"{names[guess]}  {100 * p[guess]:.0f} %"
+        words = fitted(names[guess], room - 0.1, 9, end=f"  {100 * p[guess]:.0f} %")
         if not right:
-            words += f"\ntrue: {names[int(label)]}"
+            words += "\n" + fitted(f"true: {names[int(label)]}", room - 0.1, 9)
         axes.set_title(words, fontsize=9, color="black" if right else RED, pad=3)
         for spine in axes.spines.values():
             spine.set(color="#d1d5db" if right else RED, linewidth=0.8 if right else 2.5)
@@ -225,14 +231,16 @@ def plot_confusion_matrix(
     count = len(matrix)
     if matrix.shape != (count, count) or not count:
         raise ValueError(f"a confusion matrix has as many rows as columns, not {matrix.shape}")
-    names = list(class_names) if class_names is not None else [str(i) for i in range(count)]
-    size, longest = min(2.2 + 0.5 * count, 14), max(map(len, names))
-    figure = figure or new_figure(size + min(0.08 * longest, 2.5), size)
+    font = 10 if count <= 12 else 8 if count <= 30 else 5
+    given = list(class_names) if class_names is not None else [str(i) for i in range(count)]
+    names = [fitted(name, LABEL, font) for name in given]
+    size, longest = min(1.7 + 0.5 * count, 14), max(width_of(name, font) for name in names)
+    turn = longest > 0.35  # slanted names stand closer
+    figure = figure or new_figure(size + longest, size + (0.7 * longest if turn else 0.2))
     axes = figure.add_subplot()
     _draw_counts(axes, matrix)
-    font = 10 if count <= 12 else 8 if count <= 30 else 5
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(count), names, fontsize=font, **(turned if longest > 4 else {}))
+    axes.set_xticks(range(count), names, fontsize=font, **(turned if turn else {}))
     axes.set_yticks(range(count), names, fontsize=font)
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("true", color=INK)
@@ -270,8 +278,9 @@ def _draw_counts(axes: Any, counts: np.ndarray) -> None:
 def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "FigureBase":
     """Steps with arithmetic: GFLOP/s over flops per byte, below the roof of this machine.
 
-    A circle's area is the step's share of the time. Steps that only move data stand in the second
-    part: how much of the memory's bandwidth they use.
+    A circle's area is the step's share of the time; the longest have numbers, and their names stand
+    below with what the machine could do at best. Steps that only move data stand in the last part:
+    how much of the memory's bandwidth they use.
 
     Parameters
     ----------
@@ -280,51 +289,103 @@ def plot_roofline(profile: "Profile", figure: "FigureBase | None" = None) -> "Fi
     figure : Figure or SubFigure, optional
         Where to draw.
     """
-    colors = {"forward": BLUE, "backward": ORANGE, "forward again": RED}
-    rows = [row for row in profile.steps if row.flops and row.bytes and row.seconds]
-    moving = [row for row in profile.steps if not row.flops and row.bytes and row.seconds]
-    moving = sorted(moving, key=lambda row: -row.seconds)[:12]
-    whole, peaks = profile.total.seconds, profile.peaks
-    figure = figure or new_figure(13, 5.5)
+    timed = [row for row in profile.steps if row.bytes and row.seconds]
+    timed.sort(key=lambda row: -row.seconds)
+    rows = [row for row in timed if row.flops]
+    moving = [row for row in timed if not row.flops][:LONGEST]
+    named, peaks = rows[:LONGEST], profile.peaks
+    figure = figure or new_figure(8, 9.5)
+    above, below = _parts(figure, 2, 1, height_ratios=[1, 1.05])
+    title = f"{profile.name}, batch {profile.batch_size}, {1e3 * profile.total.seconds:.2f} ms"
+    figure.suptitle(f"{title}\n{peaks}", fontsize=11, color=INK)
+    roof, heights = above.add_subplot(), [max(len(part), 1) + 1.5 for part in (named, moving)]
+    products, others = below.subplots(2, 1, height_ratios=heights)
+
+    _draw_roof(roof, rows, profile)
+    numbers = {f"{n}": row for n, row in enumerate(named, 1)}
+    _draw_bars(products, numbers, [row.flops / row.seconds / 1e9 for row in named])
+    for place, row in enumerate(named):
+        best = min(peaks.flops, peaks.bytes * row.flops / row.bytes) / 1e9
+        products.plot([best, best], [place - 0.4, place + 0.4], color=GREY, linewidth=1.5)
+    products.set_title("the longest products, GFLOP/s; grey: at best", fontsize=9, color=INK)
+    _draw_bars(others, {" " * n: row for n, row in enumerate(moving)},
+               [row.bytes / row.seconds / 1e9 for row in moving])  # fmt: skip
+    others.axvline(peaks.bytes / 1e9, color=GREY, linewidth=1.5)
+    others.set_title("the longest of the others, GB/s; grey: memory", fontsize=9, color=INK)
+    _number(roof, [(row.flops / row.bytes, row.flops / row.seconds / 1e9) for row in named])
+    return figure
+
+
+def _draw_roof(axes: Any, rows: "Sequence[Row]", profile: "Profile") -> None:
+    """A circle for each step below the two limits."""
     from matplotlib.ticker import LogLocator
 
-    roof: Any
-    roof, bars = figure.subplots(1, 2, width_ratios=[1.6, 1])
-    intensities = [row.flops / row.bytes for row in rows] or [peaks.flops / peaks.bytes]
-    x = np.geomspace(min(intensities) / 3, max([*intensities, peaks.flops / peaks.bytes]) * 3, 200)
-    roof.loglog(x, np.minimum(peaks.flops, x * peaks.bytes) / 1e9, color=GREY)
-    seen: set[str] = set()
-    for row in rows:
-        label = None if row.direction in seen else row.direction
-        seen.add(row.direction)
-        roof.scatter(
-            row.flops / row.bytes, row.flops / row.seconds / 1e9, s=20 + 1500 * row.seconds / whole,
-            color=colors.get(row.direction, GREY), alpha=0.55, linewidths=0, label=label,
-        )  # fmt: skip
-    for row in sorted(rows, key=lambda row: -row.seconds)[:5]:
-        roof.annotate(
-            f"{row.layer}, {row.step}", (row.flops / row.bytes, row.flops / row.seconds / 1e9),
-            (0, 8), textcoords="offset points", fontsize=7, ha="center",
-        )  # fmt: skip
-    roof.set(xlabel="flops per byte", ylabel="GFLOP/s")
-    for axis in (roof.xaxis, roof.yaxis):
+    peaks, whole = profile.peaks, profile.total.seconds
+    intensities = [*(row.flops / row.bytes for row in rows), peaks.flops / peaks.bytes]
+    x = np.geomspace(min(intensities) / 3, max(intensities) * 3, 200)
+    axes.loglog(x, np.minimum(peaks.flops, x * peaks.bytes) / 1e9, color=GREY)
+    for direction, color in DIRECTIONS.items():
+        some = [row for row in rows if row.direction == direction]
+        if some:
+            axes.scatter(
+                [row.flops / row.bytes for row in some],
+                [row.flops / row.seconds / 1e9 for row in some],
+                s=[20 + 1500 * row.seconds / whole for row in some],
+                color=color, alpha=0.55, linewidths=0, label=direction,
+            )  # fmt: skip
+    axes.set(xlabel="flops per byte", ylabel="GFLOP/s")
+    axes.margins(y=0.1)  # room for numbers
+    for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    roof.set_title(f"{profile.name}, batch {profile.batch_size}, {1e3 * whole:.2f} ms\n{peaks}")
-    roof.grid(color="#e5e7eb", linewidth=0.8)
-    if seen:
-        for mark in roof.legend(frameon=False, loc="lower right").legend_handles:
+    axes.grid(color="#e5e7eb", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if rows:
+        for mark in axes.legend(frameon=False, loc="lower right").legend_handles:
             mark.set_sizes([50])
-    names = [f"{row.layer}: {row.step}, {1e3 * row.seconds:.2f} ms" for row in reversed(moving)]
-    speeds = [row.bytes / row.seconds / 1e9 for row in reversed(moving)]
-    bars.barh(range(len(moving)), speeds, color=BLUE)
-    bars.set_yticks(range(len(moving)), names, fontsize=7)
-    bars.axvline(peaks.bytes / 1e9, color=GREY)
-    bars.set(xlabel="GB/s", title="without products, the longest")
-    for axes in (roof, bars):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+
+
+def _draw_bars(axes: Any, rows: "Mapping[str, Row]", speeds: Sequence[float]) -> None:
+    """A bar for each step, the longest at the top; the keys stand before their names."""
+    names = [
+        fitted(f"{key}  {row.layer}".strip(), 3.6, 8,
+               end=f": {row.step}, {1e3 * row.seconds:.3f} ms")
+        for key, row in rows.items()
+    ]  # fmt: skip
+    colors = [DIRECTIONS.get(row.direction, GREY) for row in rows.values()]
+    axes.barh(range(len(names)), speeds, color=colors, alpha=0.75, height=0.7)
+    axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Numbers beside points, from 1, none upon another number or a numbered point."""
+    axes.figure.figure.draw_without_rendering()  # so that it is known where the points lie
+    pixels = 72 / axes.figure.dpi
+    places = axes.transData.transform(points) * pixels if points else []
+    ways = [
+        (radius * math.cos(angle), radius * math.sin(angle))
+        for radius in (11, 20, 29, 38, 47, 56)
+        for angle in np.linspace(0.25, 2.25, 12, endpoint=False) * math.pi
+    ]
+    taken = [(x, y) for x, y in places]
+    for number, ((x, y), point) in enumerate(zip(places, points, strict=True), 1):
+        way = next(
+            (way for way in ways if all(
+                abs(x + way[0] - a) > 11 or abs(y + way[1] - b) > 10 for a, b in taken)),
+            ways[-1],
+        )  # fmt: skip
+        taken.append((x + way[0], y + way[1]))
+        axes.annotate(
+            f"{number}", point, way, textcoords="offset points", fontsize=8, color=INK,
+            ha="center", va="center",
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 4,
+                        "shrinkB": 0},
+        )  # fmt: skip
 
 
 def plot_overview(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 REFRESH = 0.1  # seconds between two updates of the bar
-FORM = "{n_fmt}/{total_fmt} {bar:20} {desc}"  # as tqdm fills it in
+BARS = (20, 10, 0)  # columns of the bar, where there is room, where there is less, and hardly any
+NOTEBOOK = 100  # columns of a notebook that has no widgets
 
 Logs = dict[str, float]
 
@@ -42,12 +43,14 @@ class Progress:
         self.samples = 0
         self.start = self.shown = time.perf_counter()
         self.bar: Any = None
+        self.widget = False  # whether the bar is a notebook's
         if verbose and title:
             print(title, flush=True)
         if verbose == 1:
             tqdm = _bar()
+            self.widget = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
             self.bar = tqdm(total=steps, initial=done, file=sys.stdout, ascii=" ━", leave=True,
-                            bar_format=FORM if steps else "{n_fmt}/Unknown {desc}")  # fmt: skip
+                            bar_format=self._form(BARS[0]), dynamic_ncols=True)  # fmt: skip
 
     def update(self, samples: int, logs: Callable[[], Logs]) -> None:
         """Another batch is through; ``samples`` so far, ``logs()`` gives the means so far."""
@@ -67,28 +70,65 @@ class Progress:
         if self.bar is not None:
             if logs is not None:
                 if self.steps is None:  # now it is known
-                    self.bar.total, self.bar.bar_format = self.done, FORM
+                    self.steps = self.bar.total = self.done
+                    if self.widget:
+                        self.bar.reset(self.done)
                 self._show(logs, seconds)
             self.bar.n = self.done
             self.bar.close()  # which draws it for the last time
         elif self.verbose == 2 and logs is not None:
             whole = f"{self.done}/{self.steps or self.done} - "
-            print(whole + self._numbers(logs, seconds, " - "), flush=True)
+            print(whole + " - ".join(self._words(logs, seconds)), flush=True)
 
     def _show(self, logs: Logs, seconds: float, left: bool = False) -> None:
-        self.bar.set_description_str(self._numbers(logs, seconds, " ", left), refresh=False)
+        width, words = self._fitted(self._words(logs, seconds, left))
+        self.bar.bar_format = self._form(width)
+        self.bar.set_description_str(words, refresh=False)
         self.bar.n = self.done
         if left:
             self.bar.refresh()
 
-    def _numbers(self, logs: Logs, seconds: float, between: str, left: bool = False) -> str:
-        """``3s 3ms/step - accuracy: 0.9101 - loss: 0.2921``; ``left``: the time yet to come."""
-        steps = max(1, self.done - self.first)
-        each = seconds / steps
+    def _form(self, width: int) -> str:
+        """A line as tqdm fills it in, with a bar of so many columns."""
+        if self.widget:  # its bar stands between what is left and right of it
+            return "{n_fmt}/{total_fmt} {bar} {desc}" if self.steps else "{n_fmt} {bar} {desc}"
+        if self.steps is None:
+            return "{n_fmt}/Unknown {desc}"
+        bar = f"{{bar:{width}}} " if width else ""
+        return f"{{n_fmt}}/{{total_fmt}} {bar}{{desc}}"
+
+    def _words(self, logs: Logs, seconds: float, left: bool = False) -> list[str]:
+        """``3s 3ms/step``, ``accuracy: 0.9101``, ``loss: 0.2921``, ``914 images/s``; ``left``: the
+        time yet to come."""
+        each = seconds / max(1, self.done - self.first)
         whole = each * (self.steps - self.done) if left and self.steps else seconds
-        rate = f"{self.samples / max(seconds, 1e-9):,.0f} images/s"
+        between = " - " if self.verbose == 2 else " "
         numbers = [f"{name}: {_number(logs[name])}" for name in sorted(logs)]
-        return " - ".join([f"{_time(whole)}{between}{_each(each)}/step", *numbers, rate])
+        rate = f"{self.samples / max(seconds, 1e-9):,.0f} images/s"
+        return [f"{_time(whole)}{between}{_each(each)}/step", *numbers, rate]
+
+    def _fitted(self, words: list[str]) -> tuple[int, str]:
+        """Columns of the bar and the words beside it, as many as there is room for: the speed goes
+        first, then the bar, the time, and all numbers but the losses."""
+        room = self._columns()
+        count = len(f"{self.done}/{self.steps or 'Unknown'} ")
+        plain, numbers = words[:-1], words[1:-1]
+        losses = [word for word in numbers if word.startswith(("loss:", "val_loss:"))]
+        choices = [(BARS[0], words), *((bar, plain) for bar in BARS), (0, numbers)]
+        choices += [(0, some) for some in (losses, losses[:1]) if some]
+        for bar, some in choices:
+            text = " - ".join(some)
+            if room is None or count + (bar + 1 if bar else 0) + len(text) <= room:
+                break
+        return bar, text
+
+    def _columns(self) -> int | None:
+        """The width of the line; None where it may be as long as it is."""
+        if self.widget:
+            return None  # it wraps
+        columns: int | None = self.bar.format_dict["ncols"]
+        in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+        return NOTEBOOK if columns is None and in_notebook else columns
 
 
 def _bar() -> Any:

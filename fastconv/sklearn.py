@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import backend, losses, optimizers, saving, shapes
+from fastconv import applications, backend, losses, optimizers, saving, shapes
 from fastconv.layers import Conv2D, Dense, Flatten, Input, MaxPooling2D
 from fastconv.model import Model, Sequential
 
@@ -74,7 +74,13 @@ def small(
     return Sequential(stack, "small")
 
 
-BUILT_IN: dict[str, Callable[..., Model]] = {"small": small}
+BUILT_IN: dict[str, Callable[..., Model]] = {
+    "small": small,
+    "lenet5": applications.LeNet5,
+    "mnist": applications.MNISTNet,
+    "cifar-vgg": applications.CifarVGG,
+    "resnet20": applications.ResNet20,
+}
 
 
 class _ConvEstimator(BaseEstimator):
@@ -129,7 +135,8 @@ class _ConvEstimator(BaseEstimator):
     def _build(self, outputs: int) -> Model:
         options = dict(self.model_options or {})
         if isinstance(self.model, str):
-            make = BUILT_IN[shapes.choice(self.model, BUILT_IN, "network")]
+            name = self.model.replace("_", "-")
+            make = BUILT_IN[shapes.choice(name, BUILT_IN, "network")]
             options = {"classifier_activation": self._activation, **options}
         elif callable(self.model) and not isinstance(self.model, Model):
             make = self.model
@@ -138,7 +145,17 @@ class _ConvEstimator(BaseEstimator):
                 "model is a function (image_shape, outputs) → model, or one of "
                 f"{', '.join(BUILT_IN)}, not {self.model!r}: every fit begins with a new network"
             )
-        model = make(self.image_shape_, outputs, **options)
+        try:
+            model = make(self.image_shape_, outputs, **options)
+        except ValueError as error:
+            if not isinstance(self.model, str):
+                raise
+            shape = "×".join(map(str, self.image_shape_))
+            row = self.image_shape is None and self.image_shape_[0] == 1
+            hint = "; image_shape tells how the features stand in an image" if row else ""
+            raise ValueError(
+                f"the network {self.model!r} cannot take images of {shape}: {error}{hint}"
+            ) from error
         if not isinstance(model, Model):
             raise ValueError(f"the function {make!r} returns {type(model).__name__}, not a model")
         if len(model.outputs) != 1 or model.outputs[0].sample_shape != (outputs,):
@@ -273,10 +290,12 @@ class ConvClassifier(ClassifierMixin, _ConvEstimator):
     Parameters
     ----------
     model : str or callable
-        "small" (see `small`), or a function that takes one image's shape and the number of classes
-        and returns a new network, which ends in as many probabilities. It is compiled by ``fit``.
+        "small" (see `small`); "lenet5", "mnist", "cifar-vgg" or "resnet20" (see
+        `fastconv.applications`); or a function that takes one image's shape and the number of
+        classes and returns a new network, which ends in as many probabilities. It is compiled by
+        ``fit``.
     model_options : dict, optional
-        Further arguments of that function.
+        Further arguments of that function: ``{"include_preprocessing": True}`` for images of bytes.
     image_shape : (height, width, channels), optional
         How the features of a table (n, features) stand in an image. By default a row of pixels;
         X may also be images (n, H, W, C) or (n, H, W).

@@ -64,6 +64,7 @@ FLOORS = {
     "training.py": 6,
     "memory.py": 6,
     "profile.py": 6,
+    "lettering.py": 6,
     "plots.py": 6,
     "model.py": 6,
     "saving.py": 6,

@@ -2,6 +2,7 @@
 their how-tos are followed step by step."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 import sys
@@ -26,6 +27,7 @@ PAGES = sorted(
 )
 HOW_TO = ROOT / "CONTRIBUTING.md"  # its Python is followed by the tests at the end
 FOLLOWED = ("first_hour.md", "command_line.md")  # their commands run, too
+DRAWN = ROOT / "docs" / "visualize.md"  # its Python is run for its pictures
 GUIDE = ROOT / "docs" / "gradients.md"  # its Python is run by test_reference.py
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"\.(py|pyx|pyi|pxd|c|h|inl|md|svg|toml|txt|yaml)$")
@@ -167,7 +169,7 @@ def test_every_command_is_in_its_page() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p not in (HOW_TO, GUIDE) and python_blocks(p)],
+    [p for p in PAGES if p not in (HOW_TO, GUIDE, DRAWN) and python_blocks(p)],
     ids=name_of,
 )
 @pytest.mark.usefixtures("registry")
@@ -190,6 +192,62 @@ def test_python_runs(
             for command in code.splitlines():
                 assert command.startswith("fastconv "), command
                 assert main(shlex.split(command)[1:]) == 0, command
+
+
+def load_pictures() -> ModuleType:
+    """docs/pictures.py, which the site's hook runs."""
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.usefixtures("registry")
+def test_every_function_that_draws_has_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    image = pytest.importorskip("PIL.Image")
+    threads(1)
+    monkeypatch.chdir(tmp_path)
+    found = load_pictures().run(DRAWN, tmp_path)
+    drawing = {
+        name
+        for name in fc.visualize.__all__
+        if inspect.signature(getattr(fc.visualize, name)).return_annotation == "Figure"
+    }
+    assert len(drawing) == 9
+    called = {picture["alt"].partition("(")[0].removeprefix("visualize.") for picture in found}
+    assert called == drawing
+    fences = list(FENCE.finditer(text_of("docs/visualize.md")))
+    for picture in found:
+        assert f"visualize.{picture['alt'].split('(')[0][10:]}(" in fences[picture["block"]][2]
+        assert 300 < picture["width"] < 900
+        pixels = np.asarray(image.open(tmp_path / picture["name"]).convert("L"))
+        assert pixels.std() > 10  # something is there
+
+
+def test_a_page_s_pictures_are_its_figures_and_what_its_commands_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.md"
+    draw = "from fastconv.plots import plot_history as draw\nfigure = draw({'loss': [2, 1]})\n"
+    page.write_text(
+        f"```text\nno\n```\n```python\n{draw}figure\nfigure.savefig('own.png')\n```\n"
+        "```sh\nfastconv bench lenet5 --batch 1 --repeat 1 --png roof.png\n```\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    pictures = load_pictures()
+    (tmp_path / "out").mkdir()
+    figure = {"block": 1, "name": "page-1.png", "alt": "figure: loss", "width": 319}
+    assert pictures.run(page, tmp_path / "out") == [figure]
+    first, roof = pictures.run(page, tmp_path / "out", commands=True)
+    assert first == figure
+    assert (roof["block"], roof["width"]) == (2, None)
+    assert roof["alt"].startswith("roof.png, written by fastconv bench lenet5")
+    assert (tmp_path / "out" / roof["name"]).read_bytes() == (tmp_path / "roof.png").read_bytes()
 
 
 # -- how to add a layer ---------------------------------------------------------------------------

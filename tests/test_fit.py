@@ -1,9 +1,18 @@
 """What `fit`, `evaluate` and `predict` take, and what they say where it is wrong."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +21,7 @@ import fastconv as fc
 from fastconv import layers
 from fastconv.dataset import AUTOTUNE
 
+ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 255, (70, 6, 6, 1)).astype(np.uint8)
 Y = RNG.integers(0, 3, 70)
@@ -316,6 +326,71 @@ def test_the_bar_looks_like_keras(capsys):
     assert "━" * 20 in last
     assert "ms/step - accuracy: " in last or "us/step - accuracy: " in last
     assert last.index("accuracy") < last.index("loss") < last.index("val_accuracy")
+
+
+def test_evaluate_has_a_bar_too(capsys):
+    model = net()
+    model.evaluate(X, Y)
+    line = capsys.readouterr().out.replace("\r", "\n").splitlines()[-1]
+    assert re.match(r"3/3 ━{20} 0s .*/step - accuracy: .* - loss: ", line), line
+    model.evaluate(X, Y, verbose=2)
+    assert capsys.readouterr().out.startswith("3/3 - 0s - ")
+    model.evaluate(X, Y, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+PROGRAM = """
+import sys, time
+from fastconv.progress import Progress
+logs = {"accuracy": 0.9101, "loss": 0.2921, "val_accuracy": 0.5, "val_loss": 1.5}
+if sys.argv[1] == "short":
+    logs = {"loss": 0.2921}
+bar = Progress("Epoch 1/1", 938 if sys.argv[2] == "known" else None, 1)
+for step in range(3):
+    time.sleep(0.11)
+    bar.update(64 * (step + 1), lambda: logs)
+bar.close(192, logs)
+"""
+
+
+def shown_in_a_terminal(columns, *arguments):
+    """The lines of PROGRAM in a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT) as process:
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                text += part
+    os.close(ours)
+    assert process.returncode == 0, text
+    lines = text.decode().replace("\x1b[A", "").replace("\r", "\n").splitlines()
+    return [line.rstrip() for line in lines if "/" in line and "Epoch" not in line]
+
+
+@pytest.mark.parametrize("total", ["known", "unknown"])
+@pytest.mark.parametrize("columns", [30, 40, 60, 80, 100, 200])
+def test_the_bar_fits_the_terminal(columns, total):
+    lines = shown_in_a_terminal(columns, "long", total)
+    assert len(lines) >= 4
+    for line in lines[1:]:
+        assert len(line) <= columns
+        assert re.search(r"\bloss: 0\.2921( - |$)", line), line  # not cut
+    last = lines[-1]
+    assert last.startswith("3/938 " if total == "known" else "3/3 ")
+    assert ("val_loss: 1.5000" in last) == (columns > 30)
+    assert ("images/s" in last) == (columns == 200)
+    assert ("ms/step" in last) == (columns >= 100)
+    assert last.count(" - ") == {30: 0, 40: 1, 60: 1, 80: 3, 100: 4, 200: 5}[columns]
+
+
+def test_a_short_line_keeps_a_short_bar():
+    last = shown_in_a_terminal(46, "short", "known")[-1]
+    assert "━" not in last  # 3 of 938 are less than a tenth
+    assert "images/s" not in last
+    assert re.match(r"3/938 {9,}\S", last), last
 
 
 def test_a_line_per_epoch(capsys):

@@ -67,32 +67,69 @@ def test_a_profile_shows_its_layers():
     assert len(profile.table().splitlines()) == len(rows) + 4
 
 
-def test_a_notebook_runs_with_bars_and_pictures():
+NET = (
+    "import numpy as np\nimport fastconv as fc\nfrom fastconv import layers, visualize\n"
+    "net = fc.Sequential([layers.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2, "
+    "activation='softmax')])\n"
+    "net.compile('adam', 'sparse_categorical_crossentropy', metrics=['accuracy'])\n"
+    "x, y = np.eye(4).reshape(1, 4, 4, 1).repeat(8, 0), [0, 1] * 4"
+)
+
+
+def run(*cells):
+    """A notebook in which these cells have been run."""
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    pytest.importorskip("matplotlib")
-    cells = [
-        "import numpy as np\nimport fastconv as fc\nfrom fastconv import layers, visualize\n"
-        "net = fc.Sequential([layers.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2, "
-        "activation='softmax')])\nnet.compile('adam', 'sparse_categorical_crossentropy')",
-        "net",
-        "net.fit(np.eye(4).reshape(1, 4, 4, 1).repeat(8, 0), [0, 1] * 4, epochs=2)",
-        "visualize.confusion_matrix([0, 1], [0, 1])",
-    ]
     new = nbformat.v4
     notebook = new.new_notebook(cells=[new.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     nbclient.NotebookClient(notebook, timeout=120).execute()
+    return notebook
+
+
+def text_of(outputs):
+    assert not [o for o in outputs if o.get("name") == "stderr"], outputs
+    return "".join(o.get("text", "") for o in outputs)
+
+
+def test_a_notebook_runs_with_pictures_and_bars_of_text():
+    pytest.importorskip("matplotlib")
+    notebook = run(
+        "import sys\nsys.modules['ipywidgets'] = None\n" + NET,
+        "net",
+        "net.fit(x, y, epochs=2, validation_data=(x, y))",
+        "visualize.confusion_matrix([0, 1], [0, 1])",
+    )
     imported, shown, trained, drawn = [cell.outputs for cell in notebook.cells]
     assert imported == []
     assert "<table>" in shown[0].data["text/html"]
-    streams = "".join(o.get("text", "") for o in trained)
-    assert "Epoch 2/2" in streams
-    assert not [o for o in trained if o.get("name") == "stderr"], streams
-    widgets = [
-        o for o in trained if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
-    ]
-    assert widgets or re.search(r"1/1 .*loss: ", streams)
+    lines = text_of(trained).replace("\r", "\n").splitlines()
+    assert "Epoch 2/2" in lines
+    last = [line for line in lines if line.startswith("1/1")][-1]
+    assert re.search(r" - loss: .* - val_loss: \d\.\d{4}", last), lines
+    assert max(map(len, lines)) <= 100
     assert "<table>" in trained[-1].data["text/html"]
     assert drawn[0].data["image/png"]
+
+
+def test_a_notebook_with_widgets_shows_a_bar():
+    pytest.importorskip("ipywidgets")
+    notebook = run(NET, "net.fit(x, y, epochs=1, batch_size=2, verbose=1);",
+                   "net.evaluate((x[i:i+1], y[i:i+1]) for i in range(3));")  # fmt: skip
+    _, trained, evaluated = [cell.outputs for cell in notebook.cells]
+    assert text_of(trained).split() == ["Epoch", "1/1"]
+    assert text_of(evaluated) == ""
+    view = "application/vnd.jupyter.widget-view+json"
+    states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    for outputs, count in ((trained, 4), (evaluated, 3)):
+        (box,) = [o["data"][view]["model_id"] for o in outputs if view in o.get("data", {})]
+        left, bar, right = [
+            states[child.removeprefix("IPY_MODEL_")]["state"]
+            for child in states[box]["state"]["children"]
+        ]
+        assert bar["_model_name"] == "FloatProgressModel"
+        assert (bar["value"], bar["max"], bar["bar_style"]) == (count, count, "success")
+        assert left["value"].split() == [f"{count}/{count}"]
+        assert re.search(r"ms/step.*accuracy:.*loss:.*images/s", right["value"])
+        assert "━" not in left["value"] + right["value"]

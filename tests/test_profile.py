@@ -280,9 +280,11 @@ def test_picture(profiled, tmp_path):
     _, profile = profiled
     profile.save_png(tmp_path / "roof.png")
     assert (tmp_path / "roof.png").read_bytes().startswith(b"\x89PNG")
-    roof, bars = profile.plot().axes
-    assert len(roof.collections) == len([row for row in profile.steps if row.flops])
-    assert len(bars.patches) == min(12, len([row for row in profile.steps if not row.flops]))
+    roof, products, others = profile.plot().axes
+    timed = [row for row in profile.steps if row.flops]
+    assert sum(len(marks.get_offsets()) for marks in roof.collections) == len(timed)
+    assert len(products.patches) == len(roof.texts) == min(10, len(timed))
+    assert len(others.patches) == min(10, len([row for row in profile.steps if not row.flops]))
 
 
 def test_picture_without_matplotlib(profiled, tmp_path, monkeypatch):

@@ -20,7 +20,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastconv.sklearn import EXPECTED_FAILED_CHECKS, ConvClassifier, ConvRegressor, small
+from fastconv.commands._networks import NETWORKS
+from fastconv.sklearn import (
+    BUILT_IN,
+    EXPECTED_FAILED_CHECKS,
+    ConvClassifier,
+    ConvRegressor,
+    small,
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +134,39 @@ def test_a_network_of_ones_own(digits):
     assert logits.model_.predict(x[:5].reshape(-1, 8, 8, 1)).min() < 0
 
 
+def test_networks_by_name_are_those_of_the_command_line():
+    assert set(BUILT_IN) == {"small", *NETWORKS}
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mnist", "cifar-vgg", "cifar_vgg", "resnet20"])
+def test_a_network_by_name(digits, name):
+    x, y = digits
+    x = np.kron(x[:24].reshape(-1, 8, 8, 1), np.ones((1, 2, 2, 1)))  # 16×16
+    one = clone(ConvClassifier(name, epochs=1, random_state=0)).fit(x, y[:24])
+    made = NETWORKS[name.replace("_", "-")].make((16, 16, 1), len(one.classes_))
+    assert one.model_.name == made.name
+    assert one.model_.count_params() == made.count_params()
+    np.testing.assert_allclose(one.predict_proba(x).sum(1), 1, rtol=1e-5)
+    row = ConvRegressor(name, epochs=1, random_state=0).fit(x, y[:24] / 10)
+    assert row.predict(x).shape == (24,)
+    assert row.model_.layers[-1].activation.name == "linear"
+
+
+def test_a_network_by_name_learns(digits):
+    x, y = digits
+    x = np.kron((16 * x).reshape(-1, 8, 8), np.ones((1, 3, 3))).astype(np.uint8)
+    options = {"include_preprocessing": True}
+    grid = GridSearchCV(
+        ConvClassifier(model_options=options, epochs=8, learning_rate=0.01, random_state=0),
+        {"model": ["lenet5"]},
+        cv=2,
+    )
+    assert grid.fit(15 * x[:600], y[:600]).best_score_ > 0.85
+    best = grid.best_estimator_
+    assert type(best.model_.layers[0]).__name__ == "Rescaling"
+    assert best.model_.layers[-1].activation.name == "softmax"
+
+
 def test_the_random_state_decides_alone(digits):
     x, y = digits
     one, two = net(epochs=1).fit(x, y), net(epochs=1)
@@ -226,6 +266,9 @@ X, Y = np.zeros((6, 64)), np.arange(6) % 2
     ("options", "x", "words"),
     [
         ({"model": "smal"}, X, "small"),
+        ({"model": "resnet50"}, X, "unknown network 'resnet50'; did you mean 'resnet20'"),
+        ({"model": "lenet5"}, X, "'lenet5' cannot take images of 1×64×1: .*; image_shape tells"),
+        ({"model": "lenet5"}, X.reshape(6, 8, 8), "lenet5' cannot take images of 8×8×1: .*dow"),
         ({"model": 3}, X, "model is a function .image_shape, outputs."),
         ({"model": tiny((8, 8, 1), 2)}, X, "every fit begins with a new network"),
         ({"model": lambda shape, n: None}, X, "returns NoneType, not a model"),

@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import backend, layers, own, visualize
+from fastconv import backend, callbacks, layers, lettering, own, plots, visualize
+from fastconv.visualize import _excitation
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 
 @pytest.fixture
@@ -128,6 +131,30 @@ def test_grad_cam_of_a_network_whose_answer_is_known(rng, around):
     first, second = (3 * plus - 2 * minus) / 16, (-plus + 5 * minus) / 16
     wanted = np.maximum([first[0], second[1], first[2]], 0)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    model = known_network(around)  # of means: every place has the same gradient
+    each = visualize.grad_cam_map(model, x, [0, 1, 0], "maps", averaged=False)
+    np.testing.assert_allclose(each, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_places_weighed_alone_add_up_to_the_score_of_a_network_that_flattens(rng):
+    model = fc.Sequential(
+        [
+            layers.Input((5, 4, 2)),
+            layers.Conv2D(3, 3, padding="same", activation="relu", name="maps"),
+            layers.Flatten(),
+            layers.Dense(2, use_bias=False, name="scores"),
+        ]
+    )
+    x = rng.standard_normal((4, 5, 4, 2)).astype(np.float32)
+    maps = fc.Model(model.inputs, model.get_layer("maps").output).predict(x)
+    weight = model.get_layer("scores").weight.value.reshape(5, 4, 3, 2)
+    terms = (maps[..., None] * weight).sum(axis=3)
+    np.testing.assert_allclose(terms.sum(axis=(1, 2)), model.predict(x), rtol=1e-4, atol=1e-5)
+    for label in (0, 1):
+        found = visualize.grad_cam_map(model, x, label, averaged=False)
+        np.testing.assert_allclose(found, np.maximum(terms[..., label], 0), rtol=1e-4, atol=1e-6)
+    figure = visualize.grad_cam(model, x, averaged=False)
+    assert figure.get_suptitle().startswith("HiResCAM at maps")
 
 
 def test_grad_cam_takes_the_last_maps_and_any_layer(rng):
@@ -214,7 +241,7 @@ def test_what_excites_a_linear_channel_is_its_weight():
     )
     weight = np.sign(np.random.default_rng(0).standard_normal((16, 2)))
     model.set_weights([weight, np.zeros(2)])
-    images, values = visualize.maximized_inputs(model, -1, jitter=0, decay=0)
+    images, values = visualize.maximized_inputs(model, -1, jitter=0, decay=0, smooth=0)
     np.testing.assert_array_equal(images.reshape(2, 16).T, weight > 0)
     np.testing.assert_allclose(values, (weight > 0).sum(0))
 
@@ -231,6 +258,41 @@ def test_ascent_ascends(rng):
     assert np.array_equal(images, again)
     scaled = visualize.maximized_inputs(model, "second", 0, steps=3, value_range=(0, 255))[0]
     assert scaled.max() > 100
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_what_excites_is_a_pattern_where_an_even_image_would_excite_most(size):
+    model = fc.Sequential(
+        [layers.Input((size, size, 1)), layers.Conv2D(2, 3, padding="same", name="sum")]
+    )
+    weight = np.ones((3, 3, 1, 2)) + np.array([-0.5, 0, 0.5]).reshape(1, 3, 1, 1)
+    model.set_weights([weight, np.zeros(2)])
+    images, _ = visualize.maximized_inputs(model, "sum")
+    assert images.std(axis=(1, 2, 3)).min() > 0.1
+
+
+def test_gradients_are_smoothed_by_a_gauss_filter(rng):
+    filters = pytest.importorskip("scipy.ndimage")
+    images = rng.standard_normal((2, 9, 7, 3))
+    wanted = filters.gaussian_filter(images, (0, 1.2, 1.2, 0), truncate=2.5, mode="nearest")
+    np.testing.assert_allclose(_excitation._smoothed(images, 1.2), wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "ends"),
+    [(1 / 255, 0, (0, 255)), (1 / 127.5, -1, (0, 255)), (1 / 16, 0, (0, 16)), (-2, 0, (-0.5, 0))],
+)
+def test_what_excites_lies_in_the_range_that_a_rescaling_tells(scale, offset, ends):
+    plain = network("softmax", (12, 12, 1))
+    inputs = layers.Input((12, 12, 1))
+    model = fc.Model(inputs, plain(layers.Rescaling(scale, offset)(inputs)))
+    images, _ = visualize.maximized_inputs(model, "classes", steps=40)
+    np.testing.assert_allclose([images.min(), images.max()], ends, atol=0.1 * np.ptp(ends))
+    drawn = images_in(visualize.maximize_activation(model, "classes", steps=40))
+    assert min(image.min() for image in drawn) >= -1e-9
+    assert 0.9 < max(image.max() for image in drawn) < 1 + 1e-9
+    told = visualize.maximized_inputs(model, "classes", steps=2, value_range=(3, 4))[0]
+    assert told.min() >= 3
 
 
 # ---- confusion and errors --------------------------------------------------------------------
@@ -284,6 +346,60 @@ def test_wrong_predictions_come_surest_first():
     assert [a.get_title() for a in single.axes] == ["0: 90 %"]
 
 
+LONG = ["Labrador retriever", "golden retriever, a dog of the British Isles", "costs US$5 or CA$7"]
+
+
+def words_of(figure):
+    """Where the words above and below the pictures lie."""
+    figure.draw_without_rendering()
+    words = [text for a in figure.axes if a.axison for text in (a.title, a.xaxis.label)]
+    return [text.get_window_extent() for text in words if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda m, x, p: visualize.wrong_predictions(x, (p.argmax(1) + 1) % 3, p, LONG),
+        lambda m, x, p: visualize.saliency(m, x, class_names=LONG),
+        lambda m, x, p: visualize.grad_cam(m, x[:3], 1, class_names=LONG),
+        lambda m, x, p: visualize.maximize_activation(m, "classes", steps=1, class_names=LONG),
+        lambda m, x, p: plots.plot_predictions(x[..., :1], (p.argmax(1) + 1) % 3, p, LONG),
+    ],
+    ids=["wrong_predictions", "saliency", "grad_cam", "maximize_activation", "plot_predictions"],
+)
+def test_long_names_do_not_meet(rng, draw):
+    model, x = network(), rng.random((9, 6, 5, 2))
+    found = words_of(draw(model, x, model.predict(x)))
+    assert len(found) >= 3
+    for i, one in enumerate(found):
+        assert not [other for other in found[:i] if one.overlaps(other)]
+
+
+@pytest.mark.parametrize("names", [LONG, ["a", "b", "a name that is longer than the matrix " * 3]])
+def test_long_names_leave_a_matrix_its_room(names):
+    figure = visualize.confusion_matrix([0, 1, 2], [0, 1, 1], names)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_window_extent().width / figure.dpi > 1.5
+    shown = [t.get_text() for t in axes.get_yticklabels()]
+    assert shown[0] == names[0]
+    assert "…" in "".join(shown)
+    assert all(t.get_window_extent().x0 >= 0 for t in axes.get_yticklabels())
+
+
+def test_words_are_fitted():
+    assert lettering.fitted("cat", 1, 9, end=": 90 %") == "cat: 90 %"
+    assert lettering.fitted("US$ or CA$", 3, 9) == r"US\$ or CA\$"
+    two = lettering.fitted("golden retriever of the British Isles", 1.3, 9, 2, ": 90 %").split("\n")
+    assert two[0] == "golden retriever of"
+    assert two[1].endswith(": 90 %")
+    for text in ("W" * 60, "Labrador retriever " * 9, "ab"):
+        for line in lettering.fitted(text, 1.2, 9, 2, ": 7 %").split("\n"):
+            assert lettering.width_of(line, 9) <= 1.2
+    assert lettering.fitted("W" * 60, 0.01, 9) == "W…W"
+    assert [lettering.columns_for(n, 2, 10.5) for n in (0, 1, 5, 6, 9, 11)] == [1, 1, 5, 3, 5, 4]
+
+
 # ---- layers ----------------------------------------------------------------------------------
 
 
@@ -333,6 +449,74 @@ def test_history_of_a_model_and_of_some_metrics():
     assert len(visualize.history(model.history).axes) == 1
 
 
+def test_history_of_a_file_that_a_logger_wrote(tmp_path):
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    csv, lines = tmp_path / "run.csv", tmp_path / "run.jsonl"
+    x, y = np.zeros((2, 6, 5, 2)), [0, 1]
+    done = model.fit(
+        x, y, epochs=3, verbose=0, validation_data=(x, y), validation_freq=2,
+        callbacks=[callbacks.CSVLogger(csv, separator=";"), callbacks.JSONLogger(lines)],
+    )  # fmt: skip
+    for path in (csv, str(lines)):
+        (axes,) = visualize.history(path).axes
+        losses, held = (line.get_ydata() for line in axes.lines)
+        np.testing.assert_allclose(losses, done.history["loss"], rtol=1e-6)
+        assert np.isnan(held).tolist() == [True, False, True]
+    (tmp_path / "none.csv").write_text("")
+    with pytest.raises(ValueError, match="history is empty"):
+        visualize.history(tmp_path / "none.csv")
+    for text in ("x,loss\n0,1\n", "epoch,loss\n0,high\n", '{"epoch": 0, "loss": [1]}\n', "{\n"):
+        (tmp_path / "other.csv").write_text(text)
+        with pytest.raises(ValueError, match=r"other\.csv: not a file of CSVLogger or JSONLogger"):
+            visualize.history(tmp_path / "other.csv")
+    with pytest.raises(FileNotFoundError, match=r"gone\.csv"):
+        visualize.history(tmp_path / "gone.csv")
+
+
+def test_a_single_image_is_taken_everywhere(rng):
+    model = network()
+    x = rng.random((6, 5, 2))
+    for draw in (visualize.saliency_map, visualize.grad_cam_map, visualize.occlusion_map):
+        assert np.array_equal(draw(model, x), draw(model, x[None]))
+        assert np.array_equal(draw(model, x), draw(model, [x[None]]))
+    grey = network(shape=(6, 5, 1))
+    flat = visualize.saliency_map(grey, x[..., 0])  # without its channel
+    assert np.array_equal(flat, visualize.saliency_map(grey, x[None, ..., :1]))
+    assert np.array_equal(flat, visualize.saliency_map(grey, x[None, ..., 0]))
+    for draw in (visualize.saliency, visualize.grad_cam, visualize.occlusion):
+        assert len(images_in(draw(model, x))) == 2
+    rows = [images_in(visualize.feature_maps(model, a)) for a in (x, x[None])]
+    assert all(map(np.array_equal, *rows))
+
+
+def test_a_map_that_is_empty_says_so(rng):
+    x = np.abs(rng.standard_normal((2, 4, 4, 1))).astype(np.float32)
+    figure = visualize.grad_cam(known_network(), x, classes=1, layer="maps")  # class 1: −first
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert words == ["nothing here\nspeaks for it"] * 2
+    assert not [t for a in visualize.grad_cam(known_network(), x, 0).axes for t in a.texts]
+
+
+def test_roofline_numbers_stand_apart(rng):
+    model = fc.applications.ResNet20((16, 16, 3))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    profile = model.profile(rng.random((2, 16, 16, 3)), np.zeros(2, int), repeat=1)
+    figure = profile.plot()
+    figure.draw_without_rendering()
+    roof, products, _ = figure.axes
+    numbers = [Text.get_window_extent(text) for text in roof.texts]  # without their lines
+    assert [text.get_text() for text in roof.texts] == [str(n) for n in range(1, 11)]
+    for i, one in enumerate(numbers):
+        assert not [other for other in numbers[:i] if one.overlaps(other)]
+    labels = products.get_yticklabels()
+    assert labels[0].get_text().startswith("1  ")
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(a.y0 >= b.y1 for a, b in pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) < roof.xaxis.label.get_window_extent().y0
+
+
 # ---- what is refused -------------------------------------------------------------------------
 
 
@@ -356,6 +540,8 @@ def per_pixel():
 
 
 X = np.zeros((1, 6, 5, 2))
+NAN = X.copy()
+NAN[0, 2, 3, 1] = np.nan
 
 
 @pytest.mark.parametrize(
@@ -389,6 +575,15 @@ X = np.zeros((1, 6, 5, 2))
         (lambda: visualize.history({}), "history is empty"),
         (lambda: visualize.history(dense()), "history is empty"),
         (lambda: visualize.history({"loss": [1]}, ["los"]), "loss"),
+        (lambda: visualize.history(3), "path of a logger's file, not int"),
+        (lambda: visualize.history({"loss": 3}), "no list of numbers for 'loss': 3"),
+        (lambda: visualize.history({"loss": ["high"]}), "no list of numbers for 'loss'"),
+        (lambda: visualize.saliency(network(), NAN), r"x holds nan in sample 0 at \(2, 3, 1\)"),
+        (lambda: visualize.feature_maps(network(), NAN[0]), "x holds nan"),
+        (lambda: visualize.wrong_predictions(NAN[..., 1], [0], [1]), "x holds nan in sample 0"),
+        (lambda: visualize.confusion_matrix([0.0, np.nan], [0, 1]), "y_true holds nan in sample 1"),
+        (lambda: visualize.confusion_matrix([0], [[np.nan, 0]]), "y_pred holds nan in sample 0"),
+        (lambda: visualize.maximize_activation(network(), -1, smooth=-1), "smooth"),
         (lambda: visualize.confusion_matrix([0, 1], [0]), "2 true classes and 1 predictions"),
         (lambda: visualize.confusion_matrix([0, -1], [0, 1]), "y_true holds -1"),
         (lambda: visualize.confusion_matrix([0, 1], [0, 1.5]), "neither class numbers nor"),

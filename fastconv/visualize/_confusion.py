@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from fastconv.data import check_finite
 from fastconv.plots import plot_confusion_matrix
 from fastconv.visualize._images import names_of
 
@@ -22,6 +23,7 @@ def labels_of(y: Any, name: str) -> tuple[np.ndarray, int | None]:
     y = np.asarray(y)
     if y.dtype.kind not in "fiub" or y.ndim not in (1, 2) or not len(y):
         raise ValueError(f"{name} are class numbers (n,) or rows (n, classes), not {y.shape}")
+    check_finite(y, name)
     if y.ndim == 2 and y.shape[1] > 1:
         return y.argmax(axis=1), y.shape[1]
     y = y.reshape(len(y))

@@ -1,13 +1,15 @@
 """The images that were taken for something else."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.lettering import columns_for, fitted, room_for
 from fastconv.plots import new_figure
 from fastconv.visualize._confusion import labels_of
-from fastconv.visualize._images import INK, as_images, names_of, show
+from fastconv.visualize._images import INK, PAGE, as_images, names_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,15 +63,27 @@ def wrong_predictions(
     title = f"{len(wrong):,} of {len(true):,} wrong, {100 * len(wrong) / len(true):.2f} %"
     if len(wrong) > count:
         title += f"; the {count} surest" if sure is not None else f"; {count} of them"
-    figure = new_figure(*_size(min(len(wrong), count), images))
+    chosen = wrong[:count]
+    asked = {f"{names[i]}: 100 %" for i in predicted[chosen]}
+    asked |= {f"is {names[i]}" for i in true[chosen]}
+    room = room_for(asked, 9, 1.15, 2)
+    above, below = [], []
+    for i in chosen:
+        end = f": {100 * sure[i]:.0f} %" if sure is not None else ""
+        above.append(fitted(names[predicted[i]], room - 0.1, 9, lines=2, end=end))
+        below.append(fitted(f"is {names[true[i]]}", room - 0.1, 9, lines=2))
+    lines = sum(max((words.count("\n") for words in part), default=0) for part in (above, below))
+    columns = columns_for(len(chosen), room, PAGE)
+    rows = math.ceil(len(chosen) / columns)
+    tall = images.shape[1] / images.shape[2]
+    height = (0.92 * room * tall + 0.5 + 0.16 * lines) * rows + 0.5 if rows else 0.8
+    figure = new_figure(max(room * columns, 4.2), height)
     figure.suptitle(title, fontsize=12, color=INK)
-    columns, rows = _grid(min(len(wrong), count))
-    for number, i in enumerate(wrong[:count], 1):
+    for number, (i, over, under) in enumerate(zip(chosen, above, below, strict=True), 1):
         axes = figure.add_subplot(rows, columns, number)
         show(axes, images[i])
-        words = names[predicted[i]] + (f": {100 * sure[i]:.0f} %" if sure is not None else "")
-        axes.set_title(words, fontsize=9, color="#b45309", pad=3)
-        axes.set_xlabel(f"is {names[true[i]]}", fontsize=9, color=INK, labelpad=3)
+        axes.set_title(over, fontsize=9, color="#b45309", pad=3)
+        axes.set_xlabel(under, fontsize=9, color=INK, labelpad=3)
     return figure
 
 
@@ -81,14 +95,3 @@ def _sureness(outputs: np.ndarray, predicted: np.ndarray) -> np.ndarray | None:
         return outputs[np.arange(len(outputs)), predicted]
     p = outputs.reshape(len(outputs))
     return None if np.array_equal(p, np.floor(p)) else np.where(predicted == 1, p, 1 - p)
-
-
-def _grid(count: int) -> tuple[int, int]:
-    columns = min(max(count, 1), 8)
-    return columns, -(-max(count, 1) // columns)
-
-
-def _size(count: int, images: np.ndarray) -> tuple[float, float]:
-    columns, rows = _grid(count)
-    tall = images.shape[1] / images.shape[2]
-    return max(1.15 * columns, 4.2), (1.05 * tall + 0.5) * rows + 0.5 if count else 0.8

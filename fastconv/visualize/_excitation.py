@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.layers.rescaling import Rescaling
+from fastconv.layout import ChannelsLast
+from fastconv.lettering import columns_for, fitted, room_for
 from fastconv.model import Model
 from fastconv.plots import new_figure
 from fastconv.shapes import integer, real
@@ -16,20 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST = 16  # channels, where none are named
+MOST_ACROSS = 16  # inches
 EVERY = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softmax")
 
 
 def maximized_inputs(
     model: Model, layer: Any, channels: Any = None, *, steps: int = 128, rate: float = 0.05,
-    decay: float = 0.01, jitter: int = 1, input_shape: Any = None,
-    value_range: tuple[float, float] = (0.0, 1.0), seed: int = 0,
+    decay: float = 0.01, jitter: int = 1, smooth: float = 1.0, input_shape: Any = None,
+    value_range: tuple[float, float] | None = None, seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Images that excite channels of a layer, by gradient ascent from faint noise.
 
     What grows is the channel's mean over its map, before the layer's activation, so that a channel
-    which is dead at first has a gradient too. The gradient is scaled to a fixed size, the image is
-    drawn to the middle of the range a little and shifted at random between the steps: without that,
-    what comes out is noise that only the network sees.
+    which is dead at first has a gradient too. The gradient is smoothed, and scaled to a fixed size;
+    the image is drawn to the middle of the range a little and shifted at random between the steps:
+    without that, what comes out is noise that only the network sees. The mean over the image's
+    pixels is taken off the gradient: what changes is the pattern, where an even black or white
+    would excite many channels most.
 
     Parameters
     ----------
@@ -46,10 +52,14 @@ def maximized_inputs(
         Share of the way to the middle of the range that each step goes.
     jitter : int
         Pixels of the random shift, each way.
+    smooth : float
+        Standard deviation, in pixels, of the Gauss filter over the gradient; 0 for none.
     input_shape : (int, int, int), optional
         Where the model leaves height and width open.
-    value_range : (float, float)
-        Of the pixels that the model was trained with: (0, 255) for bytes.
+    value_range : (float, float), optional
+        Of the pixels that the model was trained with. By default what a `Rescaling` at the model's
+        beginning takes to 0…1, or with a negative offset to −1…1: (0, 255) for bytes; without one
+        (0, 1).
     seed : int
 
     Returns
@@ -69,9 +79,8 @@ def maximized_inputs(
     below = part(model, tensor, without=EVERY)
     numbers = _numbers(channels, tensor.sample_shape[-1], tensor.node.layer.name)
     shape = image_shape(model, input_shape)
-    low, high = (float(bound) for bound in value_range)
-    if not low < high:
-        raise ValueError(f"value_range is (low, high), not {value_range!r}")
+    low, high = _range(model, value_range)
+    smooth = real(smooth, "smooth", 0)
     steps, jitter = integer(steps, "steps", 0), integer(jitter, "jitter", 0)
     rate, decay = real(rate, "rate", 0), real(decay, "decay", 0, 1)
     rng, middle = np.random.default_rng(seed), (low + high) / 2
@@ -85,6 +94,8 @@ def maximized_inputs(
         dy = np.zeros_like(y)
         dy[rows, ..., numbers] = 1
         gradient = np.roll(below.backward(handle, dy), -shift, axis=(1, 2)).astype(np.float64)
+        gradient -= gradient.mean(axis=(1, 2, 3), keepdims=True)
+        gradient = _smoothed(gradient, smooth)
         size = np.sqrt(np.mean(np.square(gradient), axis=(1, 2, 3), keepdims=True))
         images += (high - low) * rate * gradient / np.maximum(size, 1e-12)
         images += decay * (middle - images)
@@ -110,24 +121,33 @@ def maximize_activation(
     -------
     Figure
     """
+    low, high = options["value_range"] = _range(single(model), options.get("value_range"))
     images, values = maximized_inputs(model, layer, channels, **options)
     tensor = tensor_of(model, layer)
     count = tensor.sample_shape[-1] or 0
     if class_names is not None and len(class_names) != count:
         raise ValueError(f"class_names names {len(class_names)}, the layer has {count} channels")
     numbers = _numbers(channels, count, tensor.node.layer.name)
-    low, high = options.get("value_range", (0.0, 1.0))
     shown = (images - low) / (high - low)
     shown = shown if shown.shape[-1] == 3 else shown.mean(axis=-1)
-    columns = min(8, len(numbers)) if len(numbers) <= 16 else math.ceil(math.sqrt(2 * len(numbers)))
+    names = [class_names[number] if class_names is not None else str(number) for number in numbers]
+    room = room_for((f"{name}: −0.123" for name in names), 8, 1.2, 1.8)
+    most = 8 if len(numbers) <= 16 else math.ceil(math.sqrt(2 * len(numbers)))
+    columns = columns_for(len(numbers), room, MOST_ACROSS, most)
     rows = -(-len(numbers) // columns)
     tall = shown.shape[1] / shown.shape[2]
-    figure = new_figure(max(1.2 * columns, 3.2), (1.2 * tall + 0.22) * rows + 0.4)
-    for place, (number, image, value) in enumerate(zip(numbers, shown, values, strict=True), 1):
+    titles = [
+        fitted(name, room - 0.1, 8, lines=2, end=f": {value:.3g}")
+        for name, value in zip(names, values, strict=True)
+    ]
+    lines = 1 + max(words.count("\n") for words in titles)
+    figure = new_figure(
+        max(room * columns, 3.2), (0.94 * room * tall + 0.15 + 0.12 * lines) * rows + 0.3
+    )
+    for place, (words, image) in enumerate(zip(titles, shown, strict=True), 1):
         axes = figure.add_subplot(rows, columns, place)
         show(axes, image)
-        name = class_names[number] if class_names is not None else str(number)
-        axes.set_title(f"{name}: {value:.3g}", fontsize=8, color=INK, pad=3)
+        axes.set_title(words, fontsize=8, color=INK, pad=3)
     title = f"What excites {tensor.node.layer.name}: channel and its activation"
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
@@ -145,3 +165,46 @@ def _numbers(channels: Any, count: int | None, name: str) -> list[int]:
         if not 0 <= number < known:
             raise ValueError(f"{name} has {known} channels, 0 to {known - 1}; not {number}")
     return found.tolist()
+
+
+def _range(model: Model, given: Any) -> tuple[float, float]:
+    """The least and the largest value of a pixel."""
+    if given is None:
+        return _taken(model)
+    low, high = (float(bound) for bound in given)
+    if not low < high:
+        raise ValueError(f"value_range is (low, high), not {given!r}")
+    return low, high
+
+
+def _taken(model: Model) -> tuple[float, float]:
+    """What a `Rescaling` that the image meets first takes to 0…1 or −1…1; (0, 1) without one."""
+    tensor = model.inputs[0]
+    for node in model.graph.nodes:
+        if node.inputs and node.inputs[0] is tensor:
+            if isinstance(node.layer, ChannelsLast):
+                tensor = node.output
+            elif isinstance(node.layer, Rescaling) and node.layer.scale:
+                scale, offset = node.layer.scale, node.layer.offset
+                ends = ((end - offset) / scale for end in (-1.0 if offset < 0 else 0.0, 1.0))
+                low, high = sorted(ends)
+                return low, high
+            else:
+                break
+    return 0.0, 1.0
+
+
+def _smoothed(images: np.ndarray, deviation: float) -> np.ndarray:
+    """Images (n, H, W, C) through a Gauss filter; at the edges what lies there is repeated."""
+    if not deviation:
+        return images
+    reach = math.ceil(2.5 * deviation)
+    weights = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
+    weights /= weights.sum()
+    for axis in (1, 2):
+        pads = [(reach, reach) if dim == axis else (0, 0) for dim in range(4)]
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(images, pads, "edge"), len(weights), axis
+        )
+        images = windows @ weights
+    return images

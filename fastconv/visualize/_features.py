@@ -44,10 +44,7 @@ def feature_maps(model: Model, x: Any, layers: Any = None, channels: int | None 
     Figure
     """
     single(model)
-    image = np.asarray(x)
-    if model.built and image.ndim == len(model.inputs[0].sample_shape):
-        image = image[None]
-    array = images_of(model, image, 1)
+    array = images_of(model, x, 1)
     one = layers is not None and not isinstance(layers, (list, tuple))
     if layers is None:
         tensors = _telling(model)

@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.layer import Tensor
 from fastconv.layers.input import InputLayer
 from fastconv.model import Model
-from fastconv.visualize._images import MOST, Pairs, glow, show
+from fastconv.visualize._images import INK, MOST, Pairs, glow, show
 from fastconv.visualize._parts import (
     chosen,
     classifier,
@@ -29,7 +29,9 @@ AFTERWARDS = (
 )  # fmt: skip
 
 
-def grad_cam_map(model: Model, x: Any, classes: Any = None, layer: Any = None) -> np.ndarray:
+def grad_cam_map(
+    model: Model, x: Any, classes: Any = None, layer: Any = None, *, averaged: bool = True
+) -> np.ndarray:
     """``ReLU(Σ_k a_k A_k)`` over the channels k of a layer's maps A, where ``a_k`` is the mean over
     the map of ``∂ score[class] / ∂ A_k``.
 
@@ -39,11 +41,15 @@ def grad_cam_map(model: Model, x: Any, classes: Any = None, layer: Any = None) -
     ----------
     model : Model
         One input, one output with a number per class.
-    x : array (n, H, W, C)
+    x : array (n, H, W, C), or one image (H, W, C)
     classes : int, or array of int (n,); optional
         The class to be explained; by default the predicted one.
     layer : str, int, Layer or Model; optional
         Whose maps; by default the last ones before pooling and flattening.
+    averaged : bool
+        False weighs every place by its own gradient instead of the mean (HiResCAM). For networks
+        that flatten their maps, where a channel may speak for a class at one place and against it
+        at another; where the maps' means make the classes, both are the same.
 
     Returns
     -------
@@ -53,7 +59,8 @@ def grad_cam_map(model: Model, x: Any, classes: Any = None, layer: Any = None) -
     References
     ----------
     Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization. ICCV (2017).
+    Localization. ICCV (2017). Draelos, Carin: Use HiResCAM instead of Grad-CAM for Faithful
+    Explanations of Convolutional Neural Networks. arXiv:2011.08891 (2020).
     """
     array = images_of(classifier(model), x, MOST)
     tensor = _last_maps(model) if layer is None else _maps_of(model, layer)
@@ -61,19 +68,21 @@ def grad_cam_map(model: Model, x: Any, classes: Any = None, layer: Any = None) -
     maps = outputs_of(part(model, tensor), array)
     above = scores(model, tensor)
     around = [array] * (len(above.inputs) - 1)  # a way around the layer starts at the image
-    slopes = input_gradients(above, [maps, *around], labels).mean(axis=(1, 2))
-    return np.maximum(np.einsum("nhwc,nc->nhw", maps, slopes), 0)
+    slopes = input_gradients(above, [maps, *around], labels)
+    if averaged:
+        slopes = slopes.mean(axis=(1, 2), keepdims=True)
+    return np.maximum((maps * slopes).sum(axis=-1), 0)
 
 
 def grad_cam(
     model: Model, x: Any, classes: Any = None, layer: Any = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None, *, averaged: bool = True,
 ) -> "Figure":  # fmt: skip
     """Images, and below each where a layer saw what speaks for a class, laid over it.
 
     Parameters
     ----------
-    model, x, classes, layer
+    model, x, classes, layer, averaged
         As in `grad_cam_map`.
     class_names : sequence of str, optional
         Default: the numbers of the classes.
@@ -81,11 +90,13 @@ def grad_cam(
     Returns
     -------
     Figure
-        Each map has a scale of its own.
+        Each map has a scale of its own. One that says so is empty: every channel that sees
+        something there speaks against the class.
     """
-    maps = grad_cam_map(model, x, classes, layer)
+    maps = grad_cam_map(model, x, classes, layer, averaged=averaged)
     tensor = _last_maps(model) if layer is None else _maps_of(model, layer)
-    where = f"Grad-CAM at {tensor.node.layer.name}: what speaks for the class"
+    name = "Grad-CAM" if averaged else "HiResCAM"
+    where = f"{name} at {tensor.node.layer.name}: what speaks for the class"
     pairs = Pairs(model, x, classes, class_names, where)
     height, width = pairs.images.shape[1:3]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -97,6 +108,9 @@ def grad_cam(
             axes, values / (values.max() or 1.0), cmap=glow(), vmin=0, vmax=1, extent=extent,
             interpolation="bilinear",
         )  # fmt: skip
+        if not values.any():
+            axes.text(0.5, 0.5, "nothing here\nspeaks for it", transform=axes.transAxes, fontsize=7,
+                      ha="center", va="center", color=INK)  # fmt: skip
     pairs.bar(drawn, "speaks for the class", ("0", "most"))
     return pairs.figure
 

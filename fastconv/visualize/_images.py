@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.data import check_finite
+from fastconv.lettering import columns_for, fitted, room_for
 from fastconv.model import Model
 from fastconv.plots import INK, new_figure
 from fastconv.visualize._parts import chosen, images_of, outputs_of
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 FRAME = "#d1d5db"
 SIGNED = "RdBu_r"  # white is zero
 MOST = 64  # images of one picture
+PAGE = 10.5  # inches across
 
 
 def as_images(x: Any) -> np.ndarray:
@@ -27,6 +30,7 @@ def as_images(x: Any) -> np.ndarray:
     images = np.asarray(x)
     if images.dtype.kind not in "fiub" or images.ndim not in (3, 4) or not len(images):
         raise ValueError(f"x are images (n, H, W) or (n, H, W, channels), not {images.shape}")
+    check_finite(images, "x")
     images = images.astype(np.float64)
     if images.ndim == 4 and images.shape[-1] != 3:
         images = images.mean(axis=-1)
@@ -53,11 +57,13 @@ def show(axes: "Axes", image: np.ndarray, **options: Any) -> Any:
     return axes.imshow(image, interpolation=options.pop("interpolation", "nearest"), **options)
 
 
-def title_of(names: Sequence[str], label: int, outputs: np.ndarray) -> str:
-    """``cat: 97 %``: the class that is explained, and what the network makes of it."""
+def title_of(names: Sequence[str], label: int, outputs: np.ndarray, room: float) -> str:
+    """``cat: 97 %``: the class that is explained, and what the network makes of it; ``room`` in
+    inches."""
     value = outputs[label]
     share = outputs.min() >= 0 and outputs.max() <= 1
-    return f"{names[label]}: {100 * value:.0f} %" if share else f"{names[label]}: {value:.3g}"
+    end = f": {100 * value:.0f} %" if share else f": {value:.3g}"
+    return fitted(names[label], room - 0.1, 9, lines=2, end=end)
 
 
 class Pairs:
@@ -78,13 +84,13 @@ class Pairs:
         array = images_of(model, x, MOST)
         outputs = outputs_of(model, array)
         names, labels = names_of(class_names, outputs.shape[1]), chosen(model, outputs, classes)
-        titles = [title_of(names, label, row) for label, row in zip(labels, outputs, strict=True)]
         self.images = images = as_images(array)
         count = len(images)
-        columns = min(count, 8)
-        rows = 2 * math.ceil(count / columns)
         tall = images.shape[1] / images.shape[2]
-        width = 1.3 if count > 4 else 1.8
+        width = room_for((f"{names[i]}: 100 %" for i in labels), 9, 1.3 if count > 4 else 1.8, 1.8)
+        titles = [title_of(names, *of, width) for of in zip(labels, outputs, strict=True)]
+        columns = columns_for(count, width, PAGE)
+        rows = 2 * math.ceil(count / columns)
         self.figure: Figure = new_figure(
             max(width * columns, 3.2) + 1.0, (0.97 * width * tall + 0.14) * rows + 0.35
         )
@@ -148,12 +154,25 @@ def mosaic(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def show_mosaic(figure: "Figure", tiles: np.ndarray, label: str, **options: Any) -> Any:
-    """Draw tiles on one scale, which stands at the right; returns the axes, and where rows and
-    columns begin."""
+    """Draw tiles, each in a thin frame, on one scale, which stands at the right; returns the axes,
+    and where rows and columns begin. Tiles of NaN stay empty."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     whole, tops, lefts = mosaic(tiles)
     axes = figure.add_subplot()
     axes.set_axis_off()
     drawn = axes.imshow(whole, interpolation="nearest", **options)
+    height, width = whole.shape[0] - tops[-1], whole.shape[1] - lefts[-1]
+    frames = [
+        Rectangle((float(lefts[column]) - 0.5, float(tops[row]) - 0.5), width, height)
+        for row, column in np.ndindex(tiles.shape[:2])
+        if np.isfinite(tiles[row, column, 0, 0])
+    ]
+    axes.add_collection(
+        PatchCollection(frames, facecolor="none", edgecolor=FRAME, linewidth=0.6, clip_on=False),
+        autolim=False,
+    )
     bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02, aspect=30)
     bar.set_label(label, fontsize=9, color=INK)
     bar.outline.set_visible(False)

@@ -26,7 +26,7 @@ def occlusion_map(
     ----------
     model : Model
         One input, one output with a number per class.
-    x : array (n, H, W, C)
+    x : array (n, H, W, C), or one image (H, W, C)
     classes : int, or array of int (n,); optional
         Whose output; by default that of the predicted class.
     size : int or (int, int), optional

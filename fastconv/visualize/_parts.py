@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import activations, backend, shapes
+from fastconv.data import check_finite
 from fastconv.layer import Layer, Node, Tensor
 from fastconv.layers.input import Input, InputLayer
 from fastconv.layout import ChannelsLast, shown_first
@@ -166,7 +167,11 @@ def input_gradients(part: Model, arrays: Sequence[np.ndarray], classes: np.ndarr
 
 
 def images_of(model: Model, x: Any, most: int) -> np.ndarray:
-    """x, which is as the model takes it, as (n, H, W, C), no more than fit on a picture."""
+    """x, which is as the model takes it or one image, as (n, H, W, C), no more than fit on a
+    picture."""
+    x = x if isinstance(x, (list, tuple)) and len(x) == 1 else np.asarray(x)
+    if isinstance(x, np.ndarray) and _is_one(model, x.shape):
+        x = x[None]
     model._build_for(x)
     (array,) = model._inputs(x)
     if model.inputs[0] in shown_first(model.graph):
@@ -175,7 +180,17 @@ def images_of(model: Model, x: Any, most: int) -> np.ndarray:
         raise ValueError(f"{model.name} takes {shapes.shape_text(array.shape[1:])}: not an image")
     if len(array) > most:
         raise ValueError(f"x has {len(array):,} images, a picture has room for {most}: x[:{most}]")
+    check_finite(array, "x")
     return array
+
+
+def _is_one(model: Model, shape: tuple[int, ...]) -> bool:
+    """Whether that is the shape of one image, not of several."""
+    if not model.built:
+        return len(shape) == 3
+    wanted = model.inputs[0].sample_shape
+    flat = (*shape, 1) if wanted[-1] == 1 else None  # of one channel, which may be left out
+    return shapes.fits(wanted, shape) or (flat is not None and shapes.fits(wanted, flat))
 
 
 def image_shape(model: Model, input_shape: Any = None) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def saliency_map(
     ----------
     model : Model
         One input, one output with a number per class.
-    x : array (n, H, W, C)
+    x : array (n, H, W, C), or one image (H, W, C)
     classes : int, or array of int (n,); optional
         The class whose score it is about; by default the predicted one.
     samples : int
