@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.config import get_num_threads
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Dataset:
         found.class_names, found.file_paths = self.class_names, self.file_paths
         return found
 
+    @explained
     def map(
         self,
         function: Callable[..., Element],
@@ -145,6 +147,7 @@ class Dataset:
 
         return self._then(walk, "filter", lambda: None)
 
+    @explained
     def shuffle(
         self, buffer_size: int, seed: int | None = None, reshuffle_each_iteration: bool = True
     ) -> "Dataset":
@@ -192,6 +195,7 @@ class Dataset:
 
         return self._then(walk, what)
 
+    @explained
     def batch(self, batch_size: int, drop_remainder: bool = False) -> "Dataset":
         """So many elements stacked into one."""
         size = shapes.integer(batch_size, "batch_size")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, data, fitting, optimizers, precision, progress, shapes, sources
+from fastconv.arguments import explained
 from fastconv.callback import CallbackList
 from fastconv.feeding import is_stream
 from fastconv.graph import Graph
@@ -20,7 +21,14 @@ from fastconv.layout import is_transpose, laid_out
 from fastconv.losses import real_array
 from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
-from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
+from fastconv.training import (
+    BatchRunner,
+    Compiled,
+    Heads,
+    check_execution,
+    check_targets,
+    output_names,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from fastconv.memory import Memory
@@ -217,6 +225,7 @@ class Model:
         with self._lock:
             weights.write(self.parameters(), path)
 
+    @explained
     def load_weights(
         self, path: str | PathLike[str], partial: bool = False, skip_mismatch: bool = False
     ) -> "WeightsReport":
@@ -246,6 +255,7 @@ class Model:
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
 
+    @explained
     def summary(
         self,
         line_length: int | None = None,
@@ -274,6 +284,7 @@ class Model:
         text = summary(self.name, kind, self.graph, expand_nested, show_trainable)
         (print_fn or print)(text)
 
+    @explained
     def memory(
         self, batch_size: int | None = None, training: bool = True, input_shape: Any = None
     ) -> "Memory":
@@ -330,6 +341,7 @@ class Model:
             found.append(sizes)
         return found
 
+    @explained
     def profile(
         self, x: Any, y: Any = None, batch_size: int | None = None, repeat: int = 20
     ) -> "Profile":
@@ -418,6 +430,7 @@ class Model:
 
     # -- by hand ------------------------------------------------------------------------------
 
+    @explained
     def forward(self, x: Any, training: bool = False) -> tuple[Arrays, ForwardPass]:
         """Outputs for x, and the pass that `backward` needs.
 
@@ -445,6 +458,7 @@ class Model:
             outputs = [running.array(value).copy() for value in plan.outputs]
         return self._like_outputs(outputs), ForwardPass(self.graph, plan, running)
 
+    @explained
     def backward(self, handle: ForwardPass, dy: Any, accumulate: bool = False) -> Arrays:
         """Gradients from those at the outputs.
 
@@ -494,6 +508,7 @@ class Model:
             plan.give_back(running)
         return found[0] if len(found) == 1 else found
 
+    @explained
     def predict(
         self,
         x: Any,
@@ -645,6 +660,7 @@ class Model:
 
     # -- training -----------------------------------------------------------------------------
 
+    @explained
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -655,6 +671,10 @@ class Model:
         *,
         recompute: Any = None,
         dtype_policy: str | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Settle how to train.
 
@@ -676,6 +696,9 @@ class Model:
         dtype_policy : {"float32", "mixed_bfloat16"}, optional
             How `fit` multiplies; by default what `fastconv.set_dtype_policy` chose, "float32"
             unless it was called.
+        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+            Keras' switches of how TensorFlow runs a step. Here there is one way: what would ask for
+            another one is refused.
 
         Raises
         ------
@@ -684,6 +707,7 @@ class Model:
         """
         if loss is None:
             raise ValueError("compile needs a loss")
+        check_execution(run_eagerly, steps_per_execution, jit_compile, auto_scale_loss)
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
         policy = precision.check_dtype_policy(dtype_policy)
@@ -732,6 +756,7 @@ class Model:
         )
         self.optimizer.build(self._trainable())
 
+    @explained
     def fit(
         self,
         x: Any = None,
@@ -828,6 +853,7 @@ class Model:
         data.length([*inputs, *targets], "x and y")
         return inputs, targets
 
+    @explained
     def train_on_batch(
         self,
         x: Any,
@@ -860,6 +886,7 @@ class Model:
                 plan.give_back(running)
         return _report(logs, return_dict)
 
+    @explained
     def test_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
@@ -873,6 +900,7 @@ class Model:
         """Outputs for one batch."""
         return self.predict(x, batch_size=max(1, len(data.first(x))))
 
+    @explained
     def evaluate(
         self,
         x: Any = None,
@@ -1050,6 +1078,7 @@ class Sequential(Model):
             self.build(shape)
 
 
+@explained
 def load_model(path: str | PathLike[str], compile: bool = True) -> Model:
     """Read what `Model.save` wrote; training goes on where it stood.
 

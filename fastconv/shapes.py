@@ -92,9 +92,14 @@ def choice(value: Any, options: Iterable[str], name: str) -> Any:
     options = list(options)
     if value in options:
         return value
+    raise ValueError(unknown(value, options, name))
+
+
+def unknown(value: Any, options: Sequence[str], name: str) -> str:
+    """The words for a value that is none of the options: the nearest ones, and all."""
     near = difflib.get_close_matches(str(value).lower(), options, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise ValueError(f"unknown {name} {value!r}{hint} (there are: {', '.join(options)})")
+    return f"unknown {name} {value!r}{hint} (there are: {', '.join(options)})"
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

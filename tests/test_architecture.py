@@ -28,6 +28,7 @@ FLOORS = {
     "layer.py": 2,
     "layout.py": 2,
     "shapes.py": 2,
+    "arguments.py": 2,
     "parameter.py": 2,
     "initializers.py": 2,
     "regularizers.py": 2,

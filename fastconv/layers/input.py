@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.shapes import Shape
 
@@ -55,6 +56,7 @@ class InputLayer(Layer):
         return {**super().get_config(), "shape": list(self.shape)}
 
 
+@explained
 def Input(shape: Any, *, name: str | None = None) -> Tensor:
     """A symbolic input tensor of one sample's ``shape`` (see `InputLayer`)."""
     return InputLayer(shape, name=name).tensor()

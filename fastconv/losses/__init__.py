@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.losses.base import (
     CLASSES,
     EPSILON,
@@ -127,3 +127,6 @@ def to_config(loss: Loss) -> dict[str, Any]:
     names = {cls: cls.name for cls in ALL}
     cls = type(loss)
     return {"name": names.get(cls, cls.__name__), **loss.get_config()}
+
+
+arguments.explain(globals())

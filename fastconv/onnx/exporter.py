@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastconv import shapes
 from fastconv.activations import LINEAR
+from fastconv.arguments import explained
 from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import Tensor
@@ -44,6 +45,7 @@ class Description:
     tensors: dict[Tensor, OnnxTensor]
 
 
+@explained
 def export(
     graph: Graph,
     path: str | PathLike[str],

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from fastconv import regularizers, shapes
+from fastconv import arguments, regularizers, shapes
 from fastconv._native import update
 from fastconv.optimizers import schedules
 from fastconv.parameter import Parameter, zeros
@@ -88,10 +88,7 @@ class Optimizer:
         ema_momentum: float = 0.99,
         ema_overwrite_frequency: int | None = None,
         name: str | None = None,
-        **unknown: Any,
     ) -> None:
-        for argument in unknown:
-            _refuse(type(self), argument)
         self._learning_rate = schedules.get(learning_rate)
         self.weight_decay = _optional(weight_decay, "weight_decay")
         self.clipnorm = _optional(clipnorm, "clipnorm")
@@ -575,13 +572,4 @@ def _betas(beta_1: Any, beta_2: Any) -> tuple[float, float]:
     return betas
 
 
-def _refuse(cls: type, argument: str) -> None:
-    """Say what to do instead of an argument of Keras', or which ones there are."""
-    import inspect
-
-    if argument == "gradient_accumulation_steps":
-        raise ValueError(f"{cls.__name__} does not take {argument}: give fit accumulate_steps")
-    if argument == "loss_scale_factor":
-        raise ValueError(f"{cls.__name__} does not take {argument}: float32 needs none")
-    own = [p for p in inspect.signature(cls).parameters if p != "common"]
-    shapes.choice(argument, [*own, *Common.__annotations__], f"argument of {cls.__name__}")
+arguments.explain(globals())

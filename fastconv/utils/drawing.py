@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastconv.arguments import explained
 from fastconv.files import replacing
 from fastconv.layer import Call, Node
 from fastconv.shapes import shape_text
@@ -49,6 +50,7 @@ def model_to_dot(
     return "\n".join([*lines, "}"]) + "\n"
 
 
+@explained
 def plot_model(
     model: "Model",
     to_file: str | os.PathLike[str] = "model.png",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.dataset import AUTOTUNE, Dataset, from_files
 from fastconv.utils.arrays import to_categorical
 
@@ -18,6 +19,7 @@ CHANNELS = {"RGB": 3, "RGBA": 4, "L": 1}
 TOLD = 5  # broken files that a message names
 
 
+@explained
 def image_dataset_from_directory(
     directory: str | os.PathLike[str],
     labels: Any = "inferred",
