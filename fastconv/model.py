@@ -18,7 +18,7 @@ from fastconv.history import History
 from fastconv.layer import Call, Layer, Tensor
 from fastconv.layers.input import Input, InputLayer
 from fastconv.layout import is_transpose, laid_out
-from fastconv.losses import real_array
+from fastconv.losses import as_array, real_array
 from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
 from fastconv.training import (
@@ -404,8 +404,7 @@ class Model:
             backward=backward,
             input_gradients=by_hand,
             heads=heads,
-            double=any(p.value.dtype == np.float64 for p in graph.parameters)
-            or (not graph.parameters and backend.floatx() == "float64"),
+            double=self._double,
             recompute=self._need_compiled().recompute if backward and self._settings else (),
             bf16=fit and self._need_compiled().dtype_policy == "mixed_bfloat16",
         )
@@ -413,6 +412,14 @@ class Model:
         while len(self._plans) > PLANS:
             self._plans.popitem(last=False)
         return plan, heads
+
+    @property
+    def _double(self) -> bool:
+        """Whether it computes in float64."""
+        parameters = self.graph.parameters
+        if not parameters:
+            return backend.floatx() == "float64"
+        return any(p.value.dtype == np.float64 for p in parameters)
 
     def _runner(self, plan: Plan, heads: Heads, running: RunningPass) -> BatchRunner:
         """The runner of this pass, with fresh means."""
@@ -849,8 +856,16 @@ class Model:
         inputs = self._inputs(x)
         known = self.graph.shapes([array.shape[1:] for array in inputs])
         outputs = [known[tensor] for tensor in self.graph.outputs]
-        targets = check_targets(y, self.graph, self._need_compiled(), outputs)
-        data.length([*inputs, *targets], "x and y")
+        compiled = self._need_compiled()
+        targets = check_targets(y, self.graph, compiled, outputs)
+        if any(len(array) != len(inputs[0]) for array in targets):
+            called = [t.node.layer.name for t in self.graph.inputs], compiled.names
+            names = [
+                f"{what} for {name}" if len(those) > 1 else what
+                for what, those in zip("xy", called, strict=True)
+                for name in those
+            ]
+            data.length([*inputs, *targets], "x and y", names)
         return inputs, targets
 
     @explained
@@ -919,8 +934,9 @@ class Model:
         verbose = progress.check_verbose(verbose)
         with self._lock:
             source = sources.source(
-                self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps
-            )
+                self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps,
+                steps_name="steps",
+            )  # fmt: skip
             listed = CallbackList(callbacks)
             listed.begin(self, {"verbose": verbose, "steps": source.steps})
             try:
@@ -1072,7 +1088,7 @@ class Sequential(Model):
         if self._graph is None and self._input is None:
             if not self._layers:
                 raise ValueError(f"{self.name} has no layers")
-            shape = np.shape(data.first(x))
+            shape = as_array(data.first(x), "x").shape
             if len(shape) < 2:
                 raise ValueError(f"x must be samples with a shape, not {shape}")
             self.build(shape)

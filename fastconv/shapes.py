@@ -6,6 +6,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int | None, ...]
 Pads = tuple[tuple[int, int], ...]
 
@@ -45,6 +47,13 @@ def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) 
         bounds = f" in [{low:g}, {high:g}]" if not math.isinf(low) or not math.isinf(high) else ""
         raise ValueError(f"{name} must be a number{bounds}, not {value!r}")
     return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """``value`` as a bool: True or False, numpy's too, 1 or 0; a word is an error."""
+    if not isinstance(value, str) and np.ndim(value) == 0 and value in (True, False):
+        return bool(value)
+    raise ValueError(f"{name} is True or False, not {value!r}")
 
 
 def shape_of(value: Any, name: str = "shape") -> Shape:

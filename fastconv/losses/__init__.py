@@ -15,9 +15,11 @@ from fastconv.losses.base import (
     EPSILON,
     READABLE,
     Loss,
+    as_array,
     check_labels,
     check_values,
     emit_numpy,
+    located,
     real_array,
 )  # fmt: skip
 from fastconv.losses.crossentropy import (
@@ -47,8 +49,8 @@ __all__ = [
     "CosineSimilarity", "Dice", "Hinge", "Huber", "KLDivergence", "LogCosh", "Loss",
     "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredError",
     "MeanSquaredLogarithmicError", "MultiClassHinge", "Poisson", "SparseCategoricalCrossentropy",
-    "SquaredHinge", "Tversky", "check_labels", "check_values", "emit_numpy", "get", "real_array",
-    "to_config",
+    "SquaredHinge", "Tversky", "as_array", "check_labels", "check_values", "emit_numpy",
+    "get", "located", "real_array", "to_config",
 ]  # fmt: skip
 
 ALL: tuple[type[Loss], ...] = (
