@@ -655,9 +655,16 @@ class Model:
     def from_config(cls, config: dict[str, Any]) -> "Model":
         """The model that `get_config` describes, with fresh weights."""
         kinds: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
-        kind = kinds[shapes.choice(config["class"], kinds, "class of model")]
-        return kind.from_graph(Graph.from_config(config["graph"], Model.from_config),
-                               config["name"])  # fmt: skip
+        if not isinstance(config, dict):
+            raise ValueError(f"the config of a model is what get_config gives, not {config!r}")
+        try:
+            kind = kinds[shapes.choice(config["class"], kinds, "class of model")]
+            graph = Graph.from_config(config["graph"], Model.from_config)
+            return kind.from_graph(graph, config["name"])
+        except KeyError as error:
+            raise ValueError(
+                f"the config of a model lacks {error}; get_config gives the whole of it"
+            ) from error
 
     def to_json(self, **options: Any) -> str:
         """`get_config` as JSON, for `models.model_from_json`; ``options`` are `json.dumps`'."""

@@ -36,6 +36,7 @@ FLOORS = {
     "activations.py": 2,
     "node.py": 2,
     "files.py": 2,
+    "filetypes.py": 2,
     "tables.py": 2,
     "layers/*": 3,
     "losses/*": 3,
@@ -87,6 +88,7 @@ APART = ("datasets", "serving")  # they import nothing of fastconv but themselve
 TOOLS = (
     "version.py",
     "files.py",
+    "filetypes.py",
     "tables.py",
     "cpus.py",
     "onnx/metadata.py",
