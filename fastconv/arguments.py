@@ -28,14 +28,14 @@ INSTEAD = {
     "dtype": "fastconv.set_floatx settles it for all, fastconv.set_dtype_policy how is multiplied",
     "gradient_accumulation_steps": "give fit accumulate_steps",
     "loss_scale_factor": "float32 and bfloat16 need none",
-    "lr": "it is called learning_rate",
     "max_queue_size": _AHEAD,
-    "nb_epoch": "it is called epochs",
-    "period": "it is called save_freq",
     "use_multiprocessing": _AHEAD,
     "weights": _LATER,
     "workers": _AHEAD,
 }
+
+# names of old, where the one of today is taken
+RENAMED = {"lr": "learning_rate", "nb_epoch": "epochs", "period": "save_freq"}
 
 
 class UnknownArgument(TypeError, ValueError):
@@ -45,6 +45,8 @@ class UnknownArgument(TypeError, ValueError):
 def unknown(who: str, word: str, known: Iterable[str]) -> UnknownArgument:
     """The error for the keyword ``word`` of ``who``, which takes those of ``known``."""
     known = list(dict.fromkeys(known))
+    if RENAMED.get(word) in known:
+        return UnknownArgument(f"{who} does not take {word!r}: it is called {RENAMED[word]}")
     if word in INSTEAD:
         return UnknownArgument(f"{who} does not take {word!r}: {INSTEAD[word]}")
     return UnknownArgument(shapes.unknown(word, known, f"argument of {who}"))

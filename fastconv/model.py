@@ -818,7 +818,7 @@ class Model:
         shuffle : bool
             A new order every epoch: of arrays, and of objects with ``__getitem__``.
         class_weight : dict of int to float, optional
-            Weights of the classes' samples in the loss.
+            Weights of the classes' samples in the loss; 1 for a class that is not named.
         sample_weight : array (n,), or a list (dict) of them, one per output; optional
             Weights of the samples in the loss.
         initial_epoch : int

@@ -57,6 +57,7 @@ MEANT: dict[str, tuple[Callable[[], Any], str]] = {
     "an optimizer": (lambda: optimizers.Adam(bta_1=0.9), "of Adam 'bta_1'.*mean 'beta_1'"),
     "what all optimizers have": (lambda: optimizers.Adamax(clipnrm=1), "mean 'clipnorm'"),
     "lr": (lambda: optimizers.SGD(lr=0.1), "SGD does not take 'lr': it is called learning_rate"),
+    "lr elsewhere": (lambda: compiled(lr=0.1), "unknown argument of compile 'lr'"),
     "decay": (lambda: optimizers.SGD(decay=1e-6), "weight_decay.*InverseTimeDecay"),
     "accumulation": (
         lambda: optimizers.Adam(gradient_accumulation_steps=4), "give fit accumulate_steps"

@@ -111,7 +111,8 @@ INPUTS: dict[str, tuple[Any, str]] = {
     "nothing": (None, "x is missing: it is None"),
     "masked": (MASKED, r"x for a has masked values, in sample \d+ at .*x\.filled\(0\)"),
     "of torch, with a gradient": (Graded(), "x.* must be an array .*requires grad"),
-    "words": (np.full((40, 3), "a"), "x for a must be real numbers"),
+    "words": (np.full((40, 3), "1.5"), r"x for a must be real numbers.*x\.astype\(np\.float32\)"),
+    "a path": ("photos", "must be real numbers, .*image_dataset_from_directory"),
     "complex": (X.astype(complex), r"not complex128: np\.abs\(x\)"),
 }  # fmt: skip
 

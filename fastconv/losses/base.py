@@ -278,12 +278,22 @@ def check_labels(y: Any, output: Shape, what: str, ignored: int | None = None) -
     return y if y.dtype.kind in "iu" else y.astype(np.int32)
 
 
-MENDS = {  # by kind of dtype
-    "U": "words become class numbers by names, y = np.unique(y, return_inverse=True)",
-    "S": "words become class numbers by names, y = np.unique(y, return_inverse=True)",
-    "O": "np.stack(list(x)) joins arrays of one shape, x.astype(np.float32) turns Python's numbers",
-    "c": "np.abs(x), or x.real and x.imag as two channels",
-}
+def _mend(x: np.ndarray, what: str) -> str:
+    """What to do with data that are no numbers."""
+    if x.dtype.kind == "O":
+        return (
+            ": np.stack(list(x)) joins arrays of one shape, x.astype(np.float32) turns Python's "
+            "numbers"
+        )
+    if x.dtype.kind == "c":
+        return ": np.abs(x), or x.real and x.imag as two channels"
+    if x.dtype.kind not in "US":
+        return ""
+    if x.ndim == 0:
+        return ": files are read by np.load, or by utils.image_dataset_from_directory"
+    if what.startswith("y"):
+        return ": words become class numbers by names, y = np.unique(y, return_inverse=True)"
+    return ": x.astype(np.float32) turns numbers that are written as words"
 
 
 def as_array(x: Any, what: str) -> np.ndarray:
@@ -309,8 +319,7 @@ def real_array(x: Any, what: str) -> np.ndarray:
             return x  # nearly always; the rest takes longer than a small network's layer
     x = as_array(x, what)
     if x.dtype.kind not in "fiub":
-        mend = MENDS.get(x.dtype.kind, "")
-        raise ValueError(f"{what} must be real numbers, not {x.dtype}{mend and f': {mend}'}")
+        raise ValueError(f"{what} must be real numbers, not {x.dtype}{_mend(x, what)}")
     if x.ndim == 0:
         raise ValueError(f"{what} must be an array of samples, not a single number")
     dtype = x.dtype.newbyteorder("=")
