@@ -150,6 +150,13 @@ typedef struct {
                     ptrdiff_t last, ptrdiff_t cols, const real *x, ptrdiff_t x_stride, real *y,
                     ptrdiff_t y_stride);
 
+    /* kernels/sample.inl */
+    void (*affine_sample)(int edge, int linear, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t channels,
+                          const double *map, real fill, const real *x, real *y, ptrdiff_t first,
+                          ptrdiff_t last);
+    void (*affine_spread)(int edge, int linear, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t channels,
+                          const double *map, const real *dy, real *dx);
+
     /* kernels/loss.inl */
     double (*cross_entropy)(int mode, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols,
                             const real *p, ptrdiff_t p_stride, const int32_t *labels,

@@ -28,6 +28,7 @@ INFINITE, UNKNOWN = -1, -2  # lengths: see `Dataset.cardinality`
 AHEAD = 2  # elements under way per thread
 SEEDS = 0x9E3779B97F4A7C15  # keeps the random numbers of two stages apart
 MASK = (1 << 64) - 1
+LAYERS = 0x6C61  # keeps what layers draw in `Dataset.map` apart from its function's own generator
 
 Element = Any  # an array, or a tuple or dict of them
 
@@ -59,6 +60,7 @@ class Dataset:
         self._length = length
         self._fingerprint = fingerprint
         self._rows = rows  # where elements are rows of arrays, in an order that is known
+        self._maps = (0, 0)  # before it, and random ones: keeps the numbers of two of them apart
         self.class_names: list[str] | None = None
         self.file_paths: list[str] | None = None
 
@@ -101,6 +103,7 @@ class Dataset:
             walk, length or self._length, None if mark is None else lambda: f"{mark()} {what}", rows
         )
         found.class_names, found.file_paths = self.class_names, self.file_paths
+        found._maps = self._maps
         return found
 
     @explained
@@ -112,6 +115,9 @@ class Dataset:
     ) -> "Dataset":
         """``function`` of every element; a tuple is handed over as several arguments.
 
+        Layers that it calls on arrays (`layers.RandomFlip` …) draw numbers that are this element's
+        own in this epoch: augmentation repeats, whatever the threads.
+
         Parameters
         ----------
         function : callable
@@ -120,22 +126,29 @@ class Dataset:
             pays where the function releases the GIL, as Pillow and numpy do with large arrays.
         random : bool
             ``function`` is given a ``numpy.random.Generator`` as its last argument, this element's
-            own in this epoch: augmentation repeats, whatever the threads.
+            own in this epoch, too.
         """
         threads = _threads(num_parallel_calls)
+        maps, drawing = self._maps
+        stage = [drawing] if drawing else []
 
         def walk(seed: int) -> Iterator[Element]:
             def call(job: tuple[int, Element]) -> Element:
                 number, element = job
-                more = (np.random.default_rng([_mix(seed, 1), number]),) if random else ()
-                if isinstance(element, tuple):
-                    return function(*element, *more)
-                return function(element, *more)
+                own = [_mix(seed, 1), number, *stage]
+                more = (np.random.default_rng(own),) if random else ()
+                with backend.seeded([LAYERS, maps, *own]):  # apart from what `more` draws
+                    if isinstance(element, tuple):
+                        return function(*element, *more)
+                    return function(element, *more)
 
             jobs = enumerate(self._walk(seed))
             return map(call, jobs) if threads == 1 else _in_threads(call, jobs, threads)
 
-        return self._then(walk, f"map {getattr(function, '__qualname__', type(function).__name__)}")
+        what = f"map {getattr(function, '__qualname__', type(function).__name__)}"
+        found = self._then(walk, what)
+        found._maps = (maps + 1, drawing + random)
+        return found
 
     def filter(self, predicate: Callable[..., bool]) -> "Dataset":
         """The elements for which ``predicate`` holds."""

@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+import numpy as np
 
 from fastconv import arguments, constraints, initializers, regularizers, shapes
 from fastconv.activations import Activation, Mask
@@ -21,8 +24,6 @@ from fastconv.parameter import Parameter, assign_all
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fastconv.layers.batch_normalization import BatchNormalization
     from fastconv.node import OnnxTensor, Scope
     from fastconv.plan import Builder, Value
@@ -189,6 +190,7 @@ class Layer:
         self.parameters: list[Parameter] = []
         self._node: Node | None = None  # its last use
         self.transposes: dict[type, Layer] = {}  # of its output, see `fastconv.layout`
+        self._alone: tuple[Any, Any] | None = None  # shapes, and a model of it for such arrays
 
     @property
     def channels_first(self) -> bool:
@@ -196,7 +198,7 @@ class Layer:
         return self.data_format == "channels_first"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_node": None}  # a copy is part of no model yet
+        return {**vars(self), "_node": None, "_alone": None}  # a copy is part of no model yet
 
     @classmethod
     def _holds(cls) -> dict[str, Any]:
@@ -291,14 +293,34 @@ class Layer:
         """Describe the forward pass of inference in ONNX operators; returns the result."""
         raise scope.refuse(f"{type(self).__name__} does not define to_onnx")
 
-    def __call__(self, inputs: Any) -> Tensor:
+    @overload
+    def __call__(
+        self, inputs: Tensor | Sequence[Tensor], training: bool | None = None
+    ) -> Tensor: ...
+    @overload
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any: ...
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        """A symbolic tensor of symbolic tensors; of arrays what it makes of them, at once.
+
+        Parameters
+        ----------
+        inputs : Tensor or array, or a list of them
+            Arrays with the batch in front.
+        training : bool, optional
+            Of arrays: True does what training does. Of tensors: False lets the layer act as at
+            inference always; `fit` decides otherwise.
+        """
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if not any(isinstance(tensor, Tensor) for tensor in tensors):
+            return self._at_once(inputs, bool(training))
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
                 raise ValueError(
-                    f"{self.name} is called on symbolic tensors (Input(...) and what layers make "
-                    f"of them), not on {type(tensor).__name__}; to compute, use model.predict"
+                    f"{self.name} is called on tensors or on arrays, not on both: "
+                    f"{type(tensor).__name__}"
                 )
+        if training:
+            raise ValueError(f"{self.name}: training is None or False: fit decides")
         if self.arity is not None and len(tensors) != self.arity:
             raise ValueError(f"{self.name} takes {self.arity} input, not {len(tensors)}")
         if not tensors:
@@ -320,7 +342,28 @@ class Layer:
             self.build(*given)
             self.built = True
         self._node = Node(self, tensors, shape, first)
+        self._node.inference = training is False
         return self._node.output
+
+    def _at_once(self, inputs: Any, training: bool) -> Any:
+        """What it makes of arrays: through a model of this layer alone, which is kept."""
+        several = self.arity != 1 and isinstance(inputs, (list, tuple))
+        arrays = [np.asarray(x) for x in (inputs if several else [inputs])]
+        for x in arrays:
+            if x.dtype.kind not in "buif" or x.ndim < 2:
+                what = f"{x.dtype} of shape {x.shape}"
+                raise ValueError(
+                    f"{self.name} is called on symbolic tensors, or on arrays of numbers with the "
+                    f"batch in front, not on {what}"
+                )
+        sizes = [x.shape[1:] for x in arrays]
+        if self._alone is None or self._alone[0] != sizes:
+            model = import_module("fastconv.model")  # the one look upwards: from above, by name
+            kept, given = self._node, [model.Input(shape) for shape in sizes]
+            output = self(given if several else given[0])
+            self._node = kept
+            self._alone = sizes, model.alone(given, output)
+        return self._alone[1].forward(arrays if several else arrays[0], training)[0]
 
     def _takes_channels_first(self, tensors: Sequence[Tensor]) -> bool:
         """Whether it takes these images in the order (C, H, W)."""
@@ -365,11 +408,11 @@ class Layer:
     def non_trainable_weights(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters if not parameter.trainable]
 
-    def get_weights(self) -> "list[np.ndarray]":
+    def get_weights(self) -> list[np.ndarray]:
         """Copies of the parameters' values."""
         return [parameter.value.copy() for parameter in self.parameters]
 
-    def set_weights(self, weights: "Sequence[np.ndarray]") -> None:
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Copy the values in, in the order of `get_weights`."""
         assign_all(self.parameters, weights, self.name)
 
@@ -395,7 +438,7 @@ def _first_shape(given: dict[str, Any]) -> Shape | None:
 
 
 @contextmanager
-def parameters_from(values: "Mapping[str, np.ndarray]") -> Iterator[None]:
+def parameters_from(values: Mapping[str, np.ndarray]) -> Iterator[None]:
     """Inside, layers take their parameters from ``values`` by name: no random number is drawn, and
     no memory is taken for an array that ``values`` does not have in the same shape."""
     token = _given.set(values)
@@ -405,7 +448,7 @@ def parameters_from(values: "Mapping[str, np.ndarray]") -> Iterator[None]:
         _given.reset(token)
 
 
-def _take(values: "Mapping[str, np.ndarray]", name: str, shape: tuple[int, ...]) -> "np.ndarray":
+def _take(values: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> "np.ndarray":
     if name not in values:
         raise ValueError(f"there is no value for the parameter {name!r}")
     if values[name].shape != shape:
@@ -435,6 +478,11 @@ def one_of(layer: Layer, shape: Shape, ranks: tuple[int, ...], what: str) -> Sha
         raise ValueError(f"{layer.name} needs {what}, not an input of shape "
                          f"{shapes.shape_text(shape)}")  # fmt: skip
     return shape
+
+
+def stream_of(seed: int | None, number: int) -> int:
+    """Which random numbers a node draws: its own, or those of its layer's own seed."""
+    return number if seed is None else (seed + 1) * 0x1_0000 + number
 
 
 def forget_names() -> None:

@@ -25,8 +25,8 @@ class _Transpose(Layer):
 
     makes_first: ClassVar[bool]
 
-    def __call__(self, inputs: Any) -> Tensor:
-        output = super().__call__(inputs)
+    def __call__(self, inputs: Any, training: bool | None = None) -> Tensor:
+        output: Tensor = super().__call__(inputs, training)
         output.channels_first = self.makes_first
         return output
 

@@ -16,6 +16,7 @@ from fastconv.feeding import is_stream
 from fastconv.graph import Graph
 from fastconv.history import History
 from fastconv.layer import Call, Layer, Tensor
+from fastconv.layers._image_layer import OnArrays
 from fastconv.layers.input import Input, InputLayer
 from fastconv.layout import is_transpose, laid_out
 from fastconv.losses import as_array, real_array
@@ -597,23 +598,26 @@ class Model:
     def __call__(self, inputs: Any, training: bool | None = None) -> Any:
         """Use the model as a layer: its layers, with their parameters, on other tensors.
 
+        On arrays it computes at once, all samples together, as `forward` does; `predict` goes batch
+        by batch.
+
         Parameters
         ----------
-        inputs : Tensor, or a list of them, one per input
-        training : None or False
-            False: batch norm and dropout within act as at inference, also in training.
+        inputs : Tensor or array, or a list of them, one per input
+        training : bool, optional
+            Of tensors, False: batch norm and dropout within act as at inference, also in training.
+            Of arrays, True: they act as in training.
 
         Returns
         -------
-        Tensor, or a list of them, one per output
+        Tensor or array, or a list of them, one per output
         """
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if not all(isinstance(tensor, Tensor) for tensor in tensors):
-            raise ValueError(
-                f"{self.name} is called on symbolic tensors (Input(...) and what layers make of "
-                "them): model.predict(x) computes, model.forward(x) computes and keeps what "
-                "backward needs"
-            )
+        symbolic = [isinstance(tensor, Tensor) for tensor in tensors]
+        if not any(symbolic):
+            return self.forward(inputs, bool(training))[0]
+        if not all(symbolic):
+            raise ValueError(f"{self.name} is called on tensors or on arrays, not on both")
         if training not in (None, False):
             raise ValueError(f"training is None or False, not {training!r}: fit decides")
         self._build_on(tensors[0])
@@ -1087,6 +1091,25 @@ class Sequential(Model):
             tensor = layer(tensor)
         self._graph = Graph(self._input, tensor)
 
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        """Use the model as a layer, see `Model.__call__`; or, where all layers take arrays, as
+        those that prepare images do, use them one after the other on an array.
+        """
+        given = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else inputs
+        if isinstance(given, Tensor) or not self._takes_arrays:
+            return super().__call__(inputs, training)
+        for layer in self._layers:
+            inputs = layer(inputs, training=training)
+        return inputs
+
+    @property
+    def _takes_arrays(self) -> bool:
+        """Whether every layer computes on arrays when it is called on one."""
+        return bool(self._layers) and all(
+            layer._takes_arrays if isinstance(layer, Sequential) else isinstance(layer, OnArrays)
+            for layer in self._layers
+        )
+
     def _build_on(self, tensor: Tensor) -> None:
         if self._graph is None and self._input is None:
             self.build(tensor.shape)
@@ -1099,6 +1122,12 @@ class Sequential(Model):
             if len(shape) < 2:
                 raise ValueError(f"x must be samples with a shape, not {shape}")
             self.build(shape)
+
+
+def alone(inputs: Sequence[Tensor], output: Tensor) -> Model:
+    """A model that computes on arrays and is not trained: no random number is spent on it."""
+    with backend.seeded(0):
+        return Model(list(inputs), output)
 
 
 @explained

@@ -108,6 +108,26 @@ CASES = [
         depthwise_initializer=initializers.RandomUniform(-0.1, 0.1),
     ),
     depthwise((4, 4, 2), 2, activation="softmax"),
+    one(lambda: layers.SeparableConv2D(4, 3), (6, 7, 3), id="separable"),
+    one(
+        lambda: layers.SeparableConv2D(
+            5, 3, 2, "same", depth_multiplier=2, use_bias=False, activation="tanh"
+        ),
+        (7, 8, 2),
+        id="separable_same",
+    ),
+    one(
+        lambda: layers.SeparableConv2D(3, (2, 3), dilation_rate=2, trainable=False),
+        (7, 8, 2),
+        id="separable_frozen",
+    ),
+    Case(
+        "separable_in_place",
+        ((5, 5, 2),),
+        lambda x: layers.Concatenate()(
+            [layers.SeparableConv2D(3, 3, padding="same")(layers.Conv2D(2, 1)(x)), x]
+        ),
+    ),
     transpose((3, 4, 5), 2, 2, strides=2),
     transpose((3, 4, 2), 3, 3, strides=2, padding="same"),
     transpose((3, 4, 2), 3, 4, strides=2, padding="same", activation="tanh"),
@@ -154,6 +174,60 @@ CASES = [
     one(lambda: layers.Reshape((5, -1)), (4, 5, 3), id="reshape"),
     one(lambda: layers.ZeroPadding2D(((1, 0), (2, 3))), (4, 5, 3), id="zero_padding"),
     one(lambda: layers.Rescaling(1 / 255, -0.5), (4, 5, 3), id="rescaling"),
+    *(
+        one(lambda cls=cls, kwargs=kwargs: cls(**kwargs), (5, 6, 2), id=f"{cls.__name__}_{i}")
+        for i, (cls, kwargs) in enumerate(
+            [
+                (layers.RandomFlip, {}),
+                (layers.RandomFlip, {"mode": "horizontal", "seed": 3}),
+                (layers.RandomFlip, {"mode": "vertical"}),
+                *(
+                    (
+                        layers.RandomRotation,
+                        {"factor": 0.3, "fill_mode": fill, "interpolation": how},
+                    )
+                    for fill in ("reflect", "wrap", "constant", "nearest")
+                    for how in ("bilinear", "nearest")
+                ),
+                (layers.RandomTranslation, {"height_factor": 0.9, "width_factor": (0.1, 0.4)}),
+                (layers.RandomZoom, {"height_factor": 0.5, "width_factor": (-0.9, 0.8)}),
+                (layers.RandomContrast, {"factor": 0.5, "value_range": (-1.5, 1.6)}),
+                (layers.RandomBrightness, {"factor": 0.2, "value_range": (-1.5, 1.6)}),
+                (layers.RandomCrop, {"height": 3, "width": 6}),
+                (layers.RandomCrop, {"height": 7, "width": 4, "seed": 1}),
+                (layers.CenterCrop, {"height": 2, "width": 5}),
+                (layers.CenterCrop, {"height": 3, "width": 9}),
+                (layers.Resizing, {"height": 7, "width": 4}),
+                (layers.Resizing, {"height": 5, "width": 4}),
+                (layers.Resizing, {"height": 3, "width": 9, "interpolation": "nearest"}),
+                (layers.Resizing, {"height": 8, "width": 3, "interpolation": "bicubic"}),
+                (layers.Resizing, {"height": 8, "width": 3, "interpolation": "lanczos3"}),
+                (layers.Resizing, {"height": 2, "width": 3, "antialias": True}),
+                (layers.Resizing, {"height": 4, "width": 9, "crop_to_aspect_ratio": True}),
+                (layers.Resizing, {"height": 8, "width": 3, "pad_to_aspect_ratio": True}),
+                (
+                    layers.Resizing,
+                    {
+                        "height": 8,
+                        "width": 3,
+                        "pad_to_aspect_ratio": True,
+                        "fill_value": 0.5,
+                        "interpolation": "nearest",
+                    },
+                ),
+                (layers.Normalization, {}),
+                (layers.Normalization, {"axis": None, "invert": True}),
+                (layers.Normalization, {"axis": (1, 3)}),
+                (layers.Normalization, {"mean": (0.5, 1.0), "variance": (2.0, 0.3)}),
+            ]
+        )
+    ),
+    one(lambda: layers.Normalization(), (4,), id="Normalization_of_vectors"),
+    Case(
+        "Normalization_behind_flatten",
+        ((3, 4, 2),),
+        lambda x: layers.Normalization()(layers.Flatten()(layers.Conv2D(2, 1)(x))),
+    ),
     Case("add", ((4, 3), (4, 3), (4, 3)), lambda *x: layers.Add()(x)),
     Case("add_twice_the_same", ((4, 3),), lambda x: layers.Add()([x, x])),
     Case("concatenate", ((4, 5, 2), (4, 5, 3)), lambda *x: layers.Concatenate()(x)),

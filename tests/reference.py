@@ -586,3 +586,40 @@ def adadelta(w, dw, grad2, delta2, learning_rate=0.001, rho=0.95, epsilon=1e-7):
     delta = -np.sqrt(delta2 + epsilon) / np.sqrt(grad2 + epsilon) * dw
     delta2 = rho * delta2 + (1.0 - rho) * delta**2
     return w + learning_rate * delta, grad2, delta2
+
+
+# ---- images along affine maps -------------------------------------------------------------------
+
+
+def beyond(i, n, edge):
+    """The pixel that stands at place i of an axis of n, None outside."""
+    if edge == "constant":
+        return i if 0 <= i < n else None
+    if edge == "nearest":
+        return min(max(i, 0), n - 1)
+    if edge == "wrap":
+        return i % n
+    return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n)
+
+
+def affine(x, maps, edge, linear, fill=0.0):
+    """y at column c, row r = x at column a c + b r + u, row d c + e r + v, pixel by pixel; between
+    four pixels by bilinear weights."""
+    y = np.zeros(x.shape)
+    n, rows, cols, _ = x.shape
+    for i, r, c in np.ndindex(n, rows, cols):
+        a, b, u, d, e, v = maps[i]
+        col, row = a * c + b * r + u, d * c + e * r + v
+        if linear:
+            top, left = int(np.floor(row)), int(np.floor(col))
+            down, right = row - top, col - left
+            parts = [
+                (top + j, left + k, (down if j else 1 - down) * (right if k else 1 - right))
+                for j in (0, 1) for k in (0, 1)
+            ]  # fmt: skip
+        else:
+            parts = [(round(row), round(col), 1)]
+        for j, k, weight in parts:
+            p, q = beyond(j, rows, edge), beyond(k, cols, edge)
+            y[i, r, c] += weight * (fill if p is None or q is None else x[i, p, q])
+    return y

@@ -244,6 +244,38 @@ def test_maps_and_excitations_are_drawn(channels_first):
     np.testing.assert_array_equal(images, want)
 
 
+def test_layers_that_prepare_images(channels_first):
+    for make in (
+        lambda: layers.RandomFlip("vertical", seed=1),
+        lambda: layers.RandomTranslation(0.3, 0.2, seed=1),
+        lambda: layers.CenterCrop(4, 6),
+        lambda: layers.Resizing(5, 5),
+    ):
+        first = make()
+        assert first.channels_first
+        backend.set_image_data_format("channels_last")
+        np.testing.assert_array_equal(first(moved(X)), moved(make()(X)))
+        backend.set_image_data_format("channels_first")
+        x = layers.Input((3, 8, 10))
+        model = fc.Model(x, make()(x))
+        np.testing.assert_array_equal(model.predict(moved(X)), make()(moved(X), training=False))
+    conv = layers.SeparableConv2D(4, 3, depth_multiplier=2)
+    assert conv(moved(X)).shape == (12, 4, 6, 8)
+
+
+def test_pictures_from_files(channels_first, tmp_path):
+    pixels = (255 * X[0]).astype(np.uint8)
+    fc.utils.save_img(tmp_path / "a.png", moved(pixels[None])[0], scale=False)
+    image = fc.utils.load_img(tmp_path / "a.png")
+    np.testing.assert_array_equal(fc.utils.img_to_array(image), moved(pixels[None])[0])
+    folder = tmp_path / "folder" / "one"
+    folder.mkdir(parents=True)
+    image.save(folder / "a.png")
+    data = fc.utils.image_dataset_from_directory(folder.parent, image_size=(8, 10), verbose=False)
+    batch, _ = next(iter(data))
+    np.testing.assert_array_equal(batch, moved(pixels[None]))
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="channels_middle"):
         layers.Conv2D(3, 3, data_format="channels_middle")

@@ -191,9 +191,34 @@ def test_layer(case):
     trained = [p for p in layer.parameters if p.trainable]
     for parameter, values in zip(trained, expected.get("dw", []), strict=True):
         same(parameter.grad, values)
-    moved = [p for p in layer.parameters if not p.trainable]
-    for parameter, values in zip(moved, expected.get("moved", []), strict=True):
-        same(parameter.value, values)
+    if "moved" in expected:
+        moved = [p for p in layer.parameters if not p.trainable]
+        for parameter, values in zip(moved, expected["moved"], strict=True):
+            same(parameter.value, values)
+
+
+ARRAYS = recorded("arrays")
+
+
+@pytest.mark.parametrize("number", range(len(cases.ADAPTED)))
+def test_adapted(number):
+    axis, shape = cases.ADAPTED[number]
+    data, expected = cases.adapted(shape), ARRAYS["adapted"][number]
+    for given in (data, [data[:2], (data[2:], np.zeros(len(data) - 2))]):
+        layer = layers.Normalization(axis)
+        layer.adapt(given)
+        for found, values in zip(layer.get_weights()[:2], expected, strict=True):
+            same(found, values)
+
+
+@pytest.mark.parametrize("number", range(len(cases.RESIZED)))
+def test_resized_bytes(number):
+    layer, expected = layers.Resizing(**cases.RESIZED[number]), ARRAYS["resized"][number]
+    exact = layer(cases.picture().astype(float)).ravel()  # of ½ either neighbour is right
+    assert np.abs(exact.clip(0, 255) - expected).max() < 0.5 + 1e-4
+    found = layer(cases.picture())
+    assert found.dtype == np.uint8
+    assert found.ravel().tolist() == np.rint(exact).clip(0, 255).tolist()
 
 
 DEFAULTS = recorded("defaults")

@@ -31,13 +31,29 @@ def digits(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTCONV_DATA", str(folder.parent))
 
 
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    """A folder of small pictures where a script looks: cats are brighter above, dogs below."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    rng = np.random.default_rng(0)
+    for name, rows in (("Cat", slice(0, 20)), ("Dog", slice(20, 40))):
+        folder = tmp_path / "PetImages" / name
+        folder.mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 100, (40, 50, 3)).astype(np.uint8)
+            pixels[rows] += 120
+            image.fromarray(pixels).save(folder / f"{i}.jpg")
+        (folder / "broken.jpg").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+
+
 def run(path):
     fc.set_random_seed(0)
     return runpy.run_path(str(path))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_runs(path, digits, capsys):
+def test_a_script_runs(path, digits, pets, capsys):
     found = run(path)
     if "history" in found:
         assert {"loss", "val_loss"} <= set(found["history"].history)

@@ -516,7 +516,11 @@ BAD = {
     "dropout": (lambda: layers.Dropout(1.0), "rate"),
     "data_format": (lambda: layers.Conv2D(3, 3, data_format="first"), "channels_first"),
     "rank of conv": (lambda: layers.Conv2D(3, 3)(fc.Input((5,))), "images"),
-    "numpy into a layer": (lambda: layers.Dense(3)(X), "symbolic"),
+    "words into a layer": (lambda: layers.Dense(3)(np.array([["a"]])), "arrays of numbers"),
+    "an array and a tensor": (
+        lambda: layers.Add()([X, fc.Input((12, 12, 1))]),
+        "not on both",
+    ),
     "add": (lambda: layers.Add()([fc.Input((3,)), fc.Input((4,))]), "one shape"),
     "concatenate": (
         lambda: layers.Concatenate()([fc.Input((3, 4)), fc.Input((4, 4))]),

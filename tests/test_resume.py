@@ -36,6 +36,8 @@ SCRIPT = """
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (120, 8, 8, 1)).astype(np.uint8), rng.integers(0, 3, 120)
 
+    turn = layers.RandomRotation(0.1)
+
     def endless():
         while True:
             for start in range(0, 120, 10):
@@ -45,13 +47,14 @@ SCRIPT = """
         "arrays": lambda: dict(x=x, y=y, batch_size=10),
         "dataset": lambda: dict(x=fc.Dataset.from_tensor_slices((x, y)).shuffle(120)
                                 .map(lambda a, b, r: (a + r.random(a.shape), b), random=True)
+                                .map(lambda a, b: (turn(a), b), num_parallel_calls=2)
                                 .batch(10).prefetch(2)),
         "generator": lambda: dict(x=endless(), steps_per_epoch=7),
     }[kind]()
     model = fc.Sequential([
-        layers.Input((8, 8, 1)), layers.Rescaling(1 / 255), layers.Conv2D(4, 3, activation="relu"),
-        layers.BatchNormalization(), layers.Dropout(0.3), layers.Flatten(),
-        layers.Dense(3, activation="softmax"),
+        layers.Input((8, 8, 1)), layers.RandomTranslation(0.2, 0.2), layers.Rescaling(1 / 255),
+        layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.3),
+        layers.Flatten(), layers.Dense(3, activation="softmax"),
     ])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 

@@ -1,4 +1,6 @@
-"""`fastconv.utils`: labels, image folders, augmentation."""
+"""`fastconv.utils`: labels, image folders, augmentation, pictures."""
+
+import io
 
 import numpy as np
 import pytest
@@ -120,7 +122,7 @@ def test_folders_that_are_wrong(folder, tmp_path_factory):
         ({"validation_split": 0.2, "subset": "training"}, "same seed"),
         ({"image_size": (0, 4)}, "image_size"),
         ({"color_mode": "cmyk"}, "color_mode"),
-        ({"data_format": "channels_first"}, "channels_last"),
+        ({"data_format": "first"}, "channels_last"),
     ):
         with pytest.raises(ValueError, match=words):
             read(folder, **options)
@@ -204,3 +206,59 @@ def test_an_empty_folder_moves_no_labels(folder):
 def test_shuffle_is_no_word(folder):
     with pytest.raises(ValueError, match="shuffle is True or False, not 'no'"):
         read(folder, shuffle="no")
+
+
+# -- single pictures ------------------------------------------------------------------------------
+
+
+def test_pictures_to_arrays_and_back(tmp_path):
+    x = BYTES[0].astype(np.float32)
+    utils.save_img(tmp_path / "a.png", x, scale=False)
+    image = utils.load_img(tmp_path / "a.png")
+    assert image.size == (6, 8)
+    back = utils.img_to_array(image)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, x)
+    gray = utils.img_to_array(utils.load_img(tmp_path / "a.png", color_mode="grayscale"))
+    assert gray.shape == (8, 6, 1)
+    scaled = utils.img_to_array(utils.array_to_img(x / 1000 - 3))
+    assert (scaled.min(), scaled.max()) in {(0, 254), (0, 255)}
+    assert utils.array_to_img(np.full((2, 2, 1), 3000), scale=False).mode == "I"
+    assert utils.array_to_img(np.zeros((2, 2, 4))).mode == "RGBA"
+    with pytest.warns(UserWarning, match="no transparency"):
+        utils.save_img(tmp_path / "b.jpg", np.zeros((2, 2, 4)))
+    assert PIL.open(tmp_path / "b.jpg").format == "JPEG"
+    buffer = io.BytesIO()
+    utils.save_img(buffer, x, file_format="png", scale=False)
+    np.testing.assert_array_equal(utils.img_to_array(utils.load_img(buffer), dtype="uint8"), x)
+
+
+def test_pictures_of_a_size(tmp_path):
+    ramp = np.broadcast_to(np.arange(20, dtype=np.uint8) * 10, (10, 20))
+    PIL.fromarray(ramp).save(tmp_path / "r.png")
+    options = {"color_mode": "grayscale", "target_size": (5, 5)}
+    whole = utils.img_to_array(utils.load_img(tmp_path / "r.png", **options))[0, :, 0]
+    middle = utils.img_to_array(
+        utils.load_img(tmp_path / "r.png", keep_aspect_ratio=True, **options)
+    )[0, :, 0]
+    np.testing.assert_array_equal(np.diff(whole), 40)
+    np.testing.assert_array_equal(middle, [60, 80, 100, 120, 140])
+
+
+def test_pictures_that_are_wrong(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(OSError, match=r"a\.png: not a picture"):
+        utils.load_img(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        utils.load_img(tmp_path / "nowhere.png")
+    for call, words in (
+        (lambda: utils.load_img(tmp_path / "a.png", color_mode="cmyk"), "unknown color_mode"),
+        (lambda: utils.load_img(tmp_path / "a.png", interpolation="area"), "interpolation"),
+        (lambda: utils.array_to_img(np.zeros((2, 2))), r"\(H, W, C\)"),
+        (lambda: utils.img_to_array(np.zeros(3)), "two or three axes"),
+        (lambda: utils.img_to_array(np.zeros((2, 2)), "first"), "channels_last"),
+        (lambda: utils.save_img(tmp_path / "b.xyz", np.zeros((2, 2, 1))), "file_format"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert not (tmp_path / "b.xyz").exists()

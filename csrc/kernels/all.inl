@@ -18,6 +18,7 @@
 #include "depthwise.inl"
 #include "norm.inl"
 #include "random.inl"
+#include "sample.inl"
 #include "loss.inl"
 #include "update.inl"
 #include "peak.inl"
@@ -85,6 +86,8 @@ const FC_KERNELS FC_TABLE = {
     .norm_update_running = norm_update_running,
     .philox_group = philox_group,
     .dropout = dropout,
+    .affine_sample = affine_sample,
+    .affine_spread = affine_spread,
     .cross_entropy = cross_entropy,
     .binary_entropy = binary_entropy,
     .squared_error = squared_error,

@@ -224,6 +224,12 @@ cdef extern from "dispatch.h" nogil:
         void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, float scale,
                         Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols, const float *x,
                         Py_ssize_t x_stride, float *y, Py_ssize_t y_stride) noexcept nogil
+        void (*affine_sample)(int edge, int linear, Py_ssize_t rows, Py_ssize_t cols,
+                              Py_ssize_t channels, const double *map, float fill, const float *x,
+                              float *y, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*affine_spread)(int edge, int linear, Py_ssize_t rows, Py_ssize_t cols,
+                              Py_ssize_t channels, const double *map, const float *dy,
+                              float *dx) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const float *p, Py_ssize_t p_stride, const int32_t *labels,
                                 int32_t ignore, const float *targets, Py_ssize_t targets_stride,
@@ -427,6 +433,12 @@ cdef extern from "dispatch.h" nogil:
         void (*dropout)(uint64_t key, uint64_t step, uint32_t threshold, double scale,
                         Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols, const double *x,
                         Py_ssize_t x_stride, double *y, Py_ssize_t y_stride) noexcept nogil
+        void (*affine_sample)(int edge, int linear, Py_ssize_t rows, Py_ssize_t cols,
+                              Py_ssize_t channels, const double *map, double fill, const double *x,
+                              double *y, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*affine_spread)(int edge, int linear, Py_ssize_t rows, Py_ssize_t cols,
+                              Py_ssize_t channels, const double *map, const double *dy,
+                              double *dx) noexcept nogil
         double (*cross_entropy)(int mode, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t cols,
                                 const double *p, Py_ssize_t p_stride, const int32_t *labels,
                                 int32_t ignore, const double *targets, Py_ssize_t targets_stride,

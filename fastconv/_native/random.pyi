@@ -1,8 +1,9 @@
-"""Dropout from a counter-based generator (Philox4x32-10)."""
+"""Dropout, and numbers in [0, 1), from a counter-based generator (Philox4x32-10)."""
 
 import numpy as np
 
 from fastconv._native.split import SplitStep
+from fastconv._native.step import Step
 
 def philox(key: int, block: int, step: int) -> np.ndarray: ...
 
@@ -31,3 +32,6 @@ class DropoutBackward(SplitStep):
         dy_stride: int | None = None,
         dx_stride: int | None = None,
     ) -> None: ...
+
+class Uniform(Step):
+    def __init__(self, per_sample: int, stream: int, y: int) -> None: ...

@@ -1,4 +1,4 @@
-"""Dropout from a counter-based generator (Philox4x32-10)."""
+"""Dropout, and numbers in [0, 1), from a counter-based generator (Philox4x32-10)."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastconv._native.dispatch cimport f32, f64
 from fastconv._native.mask cimport Mask, drop, mask_of
 from fastconv._native.split cimport PIECE, SplitStep
-from fastconv._native.step cimport Context
+from fastconv._native.step cimport Context, Step
 
-from fastconv._native.checks import in_place, stride_of, strided, whole
+from fastconv._native.checks import extent, in_place, stride_of, strided, whole
 
 
 def philox(uint64_t key, uint64_t block, uint64_t step) -> np.ndarray:
@@ -95,3 +95,41 @@ cdef class DropoutBackward(_Dropout):
     def __init__(self, rate, per_sample, stream, dy, dx, channels=None, dy_stride=None,
                  dx_stride=None):
         self.choose(rate, per_sample, stream, dy, dx, channels, dy_stride, dx_stride)
+
+
+cdef class Uniform(Step):
+    """y = numbers in [0, 1), multiples of 2^−24: the same in float32 and float64.
+
+    They are a function of the run's seed and step, the stream and their place in the batch.
+
+    Parameters
+    ----------
+    per_sample : int
+        Numbers of one sample.
+    stream : int
+        Which random numbers: one for each node.
+    y : int
+        Slot, (n, per_sample).
+    """
+
+    cdef Mask mask
+    cdef Py_ssize_t per_sample, y
+
+    def __init__(self, per_sample, stream, y):
+        self.mask = mask_of((0, stream))
+        self.per_sample = whole("per_sample", per_sample)
+        self.y = y
+        self.writes = (extent(y, per_sample),)
+
+    cdef void run(self, Context *c) noexcept nogil:
+        cdef Py_ssize_t i, count = c.n * self.per_sample
+        cdef uint32_t[64] words
+        cdef double u
+        for i in range(count):
+            if i % 64 == 0:     # sixteen counters of four words
+                f32.philox_group(c.seed ^ self.mask.stream, <uint64_t> (i // 4), c.step, words)
+            u = (words[i % 64] >> 8) * (1.0 / 16777216.0)
+            if c.f64:
+                (<double *> c.ptr[self.y])[i] = u
+            else:
+                (<float *> c.ptr[self.y])[i] = <float> u

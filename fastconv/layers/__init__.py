@@ -8,6 +8,7 @@ from fastconv.layers.activation import Activation
 from fastconv.layers.add import Add
 from fastconv.layers.average_pooling2d import AveragePooling2D
 from fastconv.layers.batch_normalization import BatchNormalization
+from fastconv.layers.center_crop import CenterCrop
 from fastconv.layers.concatenate import Concatenate
 from fastconv.layers.conv2d import Conv2D
 from fastconv.layers.conv2d_transpose import Conv2DTranspose
@@ -21,9 +22,19 @@ from fastconv.layers.global_max_pooling2d import GlobalMaxPooling2D
 from fastconv.layers.input import Input, InputLayer
 from fastconv.layers.leaky_relu import LeakyReLU
 from fastconv.layers.max_pooling2d import MaxPooling2D
+from fastconv.layers.normalization import Normalization
+from fastconv.layers.random_brightness import RandomBrightness
+from fastconv.layers.random_contrast import RandomContrast
+from fastconv.layers.random_crop import RandomCrop
+from fastconv.layers.random_flip import RandomFlip
+from fastconv.layers.random_rotation import RandomRotation
+from fastconv.layers.random_translation import RandomTranslation
+from fastconv.layers.random_zoom import RandomZoom
 from fastconv.layers.relu import ReLU
 from fastconv.layers.rescaling import Rescaling
 from fastconv.layers.reshape import Reshape
+from fastconv.layers.resizing import Resizing
+from fastconv.layers.separable_conv2d import SeparableConv2D
 from fastconv.layers.softmax import Softmax
 from fastconv.layers.zero_padding2d import ZeroPadding2D
 
@@ -34,6 +45,7 @@ __all__ = [
     "Dense",
     "Conv2D",
     "DepthwiseConv2D",
+    "SeparableConv2D",
     "Conv2DTranspose",
     "MaxPooling2D",
     "AveragePooling2D",
@@ -52,6 +64,16 @@ __all__ = [
     "Concatenate",
     "ZeroPadding2D",
     "Rescaling",
+    "Normalization",
+    "Resizing",
+    "CenterCrop",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
+    "RandomContrast",
+    "RandomBrightness",
     "add",
     "concatenate",
 ]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastconv import shapes
 from fastconv.activations import Mask
-from fastconv.layer import Frame, Layer
+from fastconv.layer import Frame, Layer, stream_of
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Dropout(Layer):
 
     def mask(self, number: int) -> Mask:
         """This dropout at the node of this number, for whoever carries it out."""
-        # which random numbers: the node's own, or those of the layer's own seed
-        return Mask(self.rate, number if self.seed is None else (self.seed + 1) * 0x1_0000 + number)
+        return Mask(self.rate, stream_of(self.seed, number))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

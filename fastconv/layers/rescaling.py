@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fastconv import shapes
+import numpy as np
+
+from fastconv import backend, shapes
 from fastconv._native import elementwise
-from fastconv.layer import Frame, Layer
+from fastconv.layer import Frame
+from fastconv.layers._image_layer import OnArrays
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
 
 
-class Rescaling(Layer):
+class Rescaling(OnArrays):
     """``y = scale · x + offset``: pixels to the range that the network was trained on.
 
     Shapes: y has x's. Gradient: ``dx = scale · dy``.
@@ -51,6 +54,10 @@ class Rescaling(Layer):
         if self.offset != 0:
             y = scope.node("Add", [y, scope.constant(self.offset, "offset")], y)
         return y
+
+    def of_array(self, x: np.ndarray, training: bool) -> np.ndarray:
+        y = np.multiply(x, self.scale, dtype=backend.floatx())
+        return np.add(y, self.offset, out=y if y.ndim else None)
 
     def _emit(self, b: "Builder", x: "Value", y: "Value", offset: float) -> None:
         b.emit(

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv import data
 from fastconv.graph import Graph
+from fastconv.layers._image_layer import ImageLayer
 from fastconv.layers.rescaling import Rescaling
 from fastconv.node import ExportError, OnnxTensor
 from fastconv.onnx.metadata import generate
@@ -64,7 +65,11 @@ def known_range(graph: Graph) -> tuple[float, float] | None:
     1/255 tells 0…255, and so does 1/127.5 with the offset −1.
     """
     readers = graph.consumers()
-    first = [node.layer for tensor in graph.inputs for node in readers[tensor]]
+    nodes = [node for tensor in graph.inputs for node in readers[tensor]]
+    while any(isinstance(node.layer, ImageLayer) for node in nodes):  # they keep the range
+        behind = [readers[n.output] if isinstance(n.layer, ImageLayer) else [n] for n in nodes]
+        nodes = [node for some in behind for node in some]
+    first = [node.layer for node in nodes]
     found = set()
     for layer in first:
         if not isinstance(layer, Rescaling) or layer.scale <= 0 or layer.offset > 0:

@@ -71,7 +71,8 @@ def image_dataset_from_directory(
         Into folders that are links.
     crop_to_aspect_ratio, pad_to_aspect_ratio : bool
         Cut the middle out, or put black beside, instead of stretching.
-    data_format : None or "channels_last"
+    data_format : "channels_last" or "channels_first", optional
+        By default as `fastconv.backend.image_data_format` says.
     verbose : bool
         Print how many files were found.
     on_error : {"raise", "skip"}
@@ -92,9 +93,8 @@ def image_dataset_from_directory(
     ValueError
         There are no pictures, in a class folder neither, or an argument is wrong.
     """
-    _check_pillow()
-    if data_format not in (None, "channels_last"):
-        raise ValueError(f'data_format is "channels_last", not {data_format!r}')
+    check_pillow()
+    first = backend.data_format_of(data_format) == "channels_first"
     size = shapes.integers(image_size, 2, "image_size")
     shuffle = shapes.flag(shuffle, "shuffle")
     mode = MODES[shapes.choice(color_mode, MODES, "color_mode")]
@@ -116,7 +116,7 @@ def image_dataset_from_directory(
         data = from_files([paths[i] for i in part], _rows(own, label_mode, len(names)))
         if shuffle:
             data = data.shuffle(len(part), seed)
-        data = data.map(_Reader(mode, size, interpolation, fit), num_parallel_calls)
+        data = data.map(_Reader(mode, size, interpolation, fit, first), num_parallel_calls)
         data = data.batch(batch_size) if batch_size is not None else data
         data.class_names = list(names) if numbers is not None else None
         found.append(data)
@@ -133,15 +133,18 @@ FILTERS = {
 
 
 class _Reader:
-    """``reader(path, label)``: the picture as an array (H, W, C) of uint8."""
+    """``reader(path, label)``: the picture as an array (H, W, C) of uint8, or (C, H, W)."""
 
-    def __init__(self, mode: str, size: tuple[int, ...], interpolation: str, fit: str) -> None:
-        self.mode, self.size, self.fit = mode, size, fit
+    def __init__(
+        self, mode: str, size: tuple[int, ...], interpolation: str, fit: str, first: bool
+    ) -> None:
+        self.mode, self.size, self.fit, self.first = mode, size, fit, first
         self.interpolation = interpolation
-        self.__qualname__ = f"{mode} {size} {interpolation} {fit}"
+        self.__qualname__ = f"{mode} {size} {interpolation} {fit}" + " channels first" * first
 
     def __call__(self, path: Any, *label: Any) -> Any:
         array = read_image(str(path), self.mode, self.size, self.interpolation, self.fit)
+        array = np.moveaxis(array, -1, 0) if self.first else array
         return (array, *label) if label else array
 
 
@@ -167,7 +170,7 @@ def read_image(
         with Image.open(path) as image:
             if fit == "stretch":  # of a square at least, for the picture may yet be turned
                 image.draft(mode, (max(size), max(size)))
-            picture = _as_seen(image, mode)
+            picture = as_seen(image, mode)
         if fit == "crop":
             picture = ImageOps.fit(picture, (width, height), how)
         elif fit == "pad":
@@ -179,7 +182,8 @@ def read_image(
         raise OSError(f"{path}: not a picture that can be read: {error}") from error
 
 
-def _as_seen(image: Any, mode: str) -> Any:
+def as_seen(image: Any, mode: str) -> Any:
+    """A Pillow image in this mode, turned as its EXIF entry says, over white."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -192,7 +196,8 @@ def _as_seen(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
-def _check_pillow() -> None:
+def check_pillow() -> None:
+    """Name the mend where Pillow is missing."""
     from importlib.util import find_spec
 
     if find_spec("PIL") is None:

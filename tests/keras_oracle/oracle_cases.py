@@ -301,6 +301,8 @@ LAYERS = [
                 "activation": "tanh"}, IMAGE),
     ("Conv2D", {"filters": 2, "kernel_size": 2, "dilation_rate": 2, "groups": 2}, IMAGE),
     ("DepthwiseConv2D", {"kernel_size": 3, "padding": "same", "depth_multiplier": 2}, IMAGE),
+    ("SeparableConv2D", {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same",
+                         "depth_multiplier": 2, "activation": "tanh"}, IMAGE),
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 3, "strides": 2, "padding": "same"},
      (2, 3, 2, 2)),
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 2, "strides": 2}, (2, 3, 2, 2)),
@@ -311,6 +313,14 @@ LAYERS = [
     ("GlobalAveragePooling2D", {"keepdims": True}, IMAGE),
     ("BatchNormalization", {}, IMAGE),
     ("BatchNormalization", {"momentum": 0.6, "epsilon": 0.1, "scale": False}, (3, 4)),
+    ("Conv2D", {"filters": 3, "kernel_size": 2, "data_format": "channels_first"}, IMAGE),
+    ("DepthwiseConv2D", {"kernel_size": 2, "data_format": "channels_first"}, IMAGE),
+    ("MaxPooling2D", {"data_format": "channels_first"}, IMAGE),
+    ("GlobalAveragePooling2D", {"data_format": "channels_first"}, IMAGE),
+    ("Flatten", {"data_format": "channels_first"}, IMAGE),
+    ("ZeroPadding2D", {"padding": [1, 2], "data_format": "channels_first"}, IMAGE),
+    ("BatchNormalization", {"axis": 1}, IMAGE),
+    ("Softmax", {"axis": 1}, IMAGE),
     ("Activation", {"activation": "relu"}, (3, 5)),
     ("Activation", {"activation": "leaky_relu"}, (3, 5)),
     ("Activation", {"activation": "elu"}, (3, 5)),
@@ -333,6 +343,46 @@ LAYERS = [
     ("Add", {}, [(2, 3, 2), (2, 3, 2)]),
     ("Concatenate", {}, [(2, 3, 2), (2, 3, 1)]),
 ]  # fmt: skip
+# random ones with both ends of what they draw the same
+SMALL = (1, 4, 5, 2)
+PINNED = {
+    "RandomRotation": {"factor": [0.1, 0.1]},
+    "RandomTranslation": {"height_factor": [0.2, 0.2], "width_factor": [0.15, 0.15]},
+    "RandomZoom": {"height_factor": [0.3, 0.3]},
+}
+LAYERS += [
+    (name, {**arguments, "fill_mode": fill, "interpolation": how, "fill_value": 0.7}, SMALL)
+    for name, arguments in PINNED.items()
+    for fill in ("reflect", "wrap", "constant", "nearest")
+    for how in ("bilinear", "nearest")
+]
+LAYERS += [
+    ("RandomRotation", {"factor": [-0.3, -0.3]}, (1, 5, 3, 1)),
+    ("RandomTranslation", {"height_factor": [-0.9, -0.9], "width_factor": [1, 1]}, (1, 5, 3, 1)),
+    ("RandomZoom", {"height_factor": [0.9, 0.9], "width_factor": [-0.4, -0.4]}, (1, 5, 3, 1)),
+    ("RandomZoom", {"height_factor": [0.9, 0.9], "fill_mode": "wrap"}, (1, 3, 4, 3)),
+    ("RandomContrast", {"factor": [-0.3, 0.3], "value_range": [-1.5, 1.6]}, SMALL),
+    ("RandomContrast", {"factor": [-0.7, 0.7], "value_range": [-9, 9]}, SMALL),
+    ("RandomBrightness", {"factor": [0.2, 0.2], "value_range": [-1.5, 1.6]}, SMALL),
+    ("CenterCrop", {"height": 3, "width": 2}, IMAGE),
+    ("CenterCrop", {"height": 7, "width": 4}, IMAGE),
+    ("Normalization", {}, IMAGE), ("Normalization", {"axis": None}, (3, 4)),
+    ("Normalization", {"axis": [1, 3], "invert": True}, SMALL),
+    ("Normalization", {"mean": [0.5, -1.0], "variance": [2.0, 0.0]}, SMALL),
+    ("Normalization", {"axis": [1, -1], "mean": 0.5, "variance": 2.0, "invert": True}, SMALL),
+    ("Normalization", {"axis": [1, -1], "mean": [0.5, 1], "variance": [2.0, 0.3]}, SMALL),
+]  # fmt: skip
+LAYERS += [
+    ("Resizing", {"height": height, "width": width, "interpolation": how, **more}, SMALL)
+    for how in ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5")
+    for height, width, more in (
+        (7, 6, {}), (3, 2, {}), (2, 9, {"crop_to_aspect_ratio": True}),
+        (3, 2, {"antialias": how != "nearest"}),
+    )
+] + [
+    ("Resizing", {"height": height, "width": width, "pad_to_aspect_ratio": True, "fill_value": 0.5},
+     SMALL) for height, width in ((9, 3), (2, 6), (4, 4))
+]  # fmt: skip
 LAYER_CASES = {f"{name} {arguments} {shape}": (name, arguments, shape)
                for name, arguments, shape in LAYERS}  # fmt: skip
 
@@ -350,3 +400,22 @@ def layer_weight(index, name, shape):
     """A layer's weight: variances are positive."""
     low = 0.5 if "variance" in name else -1
     return uniform(*shape, seed=70 + index, low=low)
+
+
+# -- layers on arrays -------------------------------------------------------------------------
+
+ADAPTED = [(-1, (9, 3, 2, 3)), (None, (9, 3)), ([1, 3], (5, 3, 2, 3)), (2, (5, 3, 4))]
+RESIZED = [
+    {"height": 7, "width": 11}, {"height": 2, "width": 3, "interpolation": "bicubic"},
+    {"height": 9, "width": 7, "interpolation": "lanczos3"},
+    {"height": 7, "width": 2, "interpolation": "nearest"},
+]  # fmt: skip
+
+
+def adapted(shape):
+    return uniform(*shape, seed=80, low=-1, high=3)
+
+
+def picture():
+    """Bytes, the darkest and the brightest among them."""
+    return np.round(uniform(4, 6, 2, seed=81, low=-60, high=315)).clip(0, 255).astype(np.uint8)

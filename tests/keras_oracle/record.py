@@ -135,6 +135,8 @@ def layer(name, arguments, shape):
     made.build(xs[0].shape if len(xs) == 1 else [x.shape for x in xs])
     for i, variable in enumerate(v for v in made.weights if "seed" not in v.path):
         variable.assign(cases.layer_weight(i, variable.name, variable.shape))
+    if name == "Normalization":
+        made.finalize_state()
     trained = [v.value for v in made.trainable_variables]
     fixed = [v.value for v in made.non_trainable_variables]
     # dropout's random numbers are its own: at inference alone
@@ -155,6 +157,18 @@ def layer(name, arguments, shape):
     if name == "BatchNormalization":
         found["inference"] = np.ravel(made(given, training=False))
         found["moved"] = [np.ravel(m) for m in moved]
+    return found
+
+
+def arrays():
+    """What layers take from data, and make of bytes."""
+    found = {"adapted": [], "resized": []}
+    for axis, shape in cases.ADAPTED:
+        made = keras.layers.Normalization(axis)
+        made.adapt(cases.adapted(shape))
+        found["adapted"].append([np.ravel(v) for v in made.get_weights()[:2]])
+    for arguments in cases.RESIZED:
+        found["resized"].append(np.ravel(keras.layers.Resizing(**arguments)(cases.picture())))
     return found
 
 
@@ -191,7 +205,7 @@ def defaults_of(cls):
 
 def main():
     wanted = sys.argv[1:]
-    for make in (optimizers, schedules, losses, metrics, weights, layers, defaults):
+    for make in (optimizers, schedules, losses, metrics, weights, layers, arrays, defaults):
         if not wanted or make.__name__ in wanted:
             write(make.__name__, plain(make()))
 
