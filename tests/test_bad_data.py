@@ -8,6 +8,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import layers
+from fastconv.losses.base import check_shares
 
 RNG = np.random.default_rng(0)
 X = RNG.random((40, 3)).astype(np.float32)
@@ -85,6 +86,22 @@ def test_shares_are_targets() -> None:
     fit(y=soft, model=net("categorical_crossentropy"))
     fit(y=np.array([0.0, 1.0 + 1e-7] * 20), model=net("binary_crossentropy", 1))
     fit(y=np.array([True, False] * 20), model=net("binary_crossentropy", 1))
+    fit(y=np.array([-0.0, -1e-8] * 20), model=net("binary_crossentropy", 1))
+    for dtype in ("u1", "i8", "f2", "f4", "f8"):
+        fit(y=ONE_HOT.astype(dtype), model=net("categorical_crossentropy"))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i8", "f2", "f4", "f8"])
+@pytest.mark.parametrize("value", [2, -1, 1.25, -0.25, np.nan, -np.nan, np.inf, -np.inf])
+def test_shares_of_any_dtype(dtype: str, value: float) -> None:
+    if dtype[0] != "f" and value not in (2, -1):
+        return  # no whole number
+    if dtype == "u1" and value < 0:
+        return
+    y = ONE_HOT.astype(dtype)
+    y[11, 2] = value
+    with pytest.raises(ValueError, match=r"in sample 11 at \(2,\)"):
+        check_shares(y, "y")
 
 
 # -- inputs ---------------------------------------------------------------------------------------

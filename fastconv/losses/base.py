@@ -21,6 +21,10 @@ READABLE = "fdbBhHiIlLqQ?"
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 − EPSILON]
 FEW_LABELS = 64  # so many are looked at one by one
 ROUNDED = 1e-6  # so far from 0 and 1 shares may lie
+ONES: dict[str, tuple[Any, int]] = {  # by dtype: its bits as a number, and those of 1
+    "f": (np.uint32, 0x3F800000), "d": (np.uint64, 0x3FF0000000000000), "B": (np.uint8, 1),
+    "?": (np.uint8, 1),
+}  # fmt: skip
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none")
 MEANS = ("sum_over_batch_size", "mean")
 
@@ -225,15 +229,18 @@ def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
 
 def check_shares(y: np.ndarray, what: str, otherwise: str = "") -> np.ndarray:
     """Numbers from 0 to 1, up to rounding, as they are."""
-    few = y.size <= FEW_LABELS
-    small = y.ravel().tolist() if few else y
-    low, high = (min(small, default=0), max(small, default=0)) if few else (y.min(), y.max())
-    if not (low >= -ROUNDED and high <= 1 + ROUNDED):
-        wrong = ~((y >= -ROUNDED) & (y <= 1 + ROUNDED))
-        bad = y[wrong][0]
+    if y.dtype.char in ONES:
+        # bits of floats from 0 to 1 are ordered as they are; those of NaN and whatever is negative
+        # are larger, so one pass over unsigned numbers sees all
+        unsigned, one = ONES[y.dtype.char]
+        if np.maximum.reduce(y.reshape(-1).view(unsigned), initial=0) <= one:
+            return y
+    wrong = ~((y >= -ROUNDED) & (y <= 1 + ROUNDED))
+    if wrong.any():
+        bad, where = y[wrong][0], located(wrong)
         if not np.isfinite(bad):
-            raise ValueError(f"{what} holds {bad} in {located(wrong)}")
-        raise ValueError(f"{what} must lie in 0..1, there is {bad} in {located(wrong)}{otherwise}")
+            raise ValueError(f"{what} holds {bad} in {where}")
+        raise ValueError(f"{what} must lie in 0..1, there is {bad} in {where}{otherwise}")
     return y
 
 
