@@ -660,14 +660,14 @@ class Model:
         """The model that `get_config` describes, with fresh weights."""
         kinds: dict[str, type[Model]] = {"Sequential": Sequential, "Model": Model}
         if not isinstance(config, dict):
-            raise ValueError(f"the config of a model is what get_config gives, not {config!r}")
+            raise ValueError(f"it does not describe a model, as get_config does: {config!r}")
         try:
             kind = kinds[shapes.choice(config["class"], kinds, "class of model")]
             graph = Graph.from_config(config["graph"], Model.from_config)
             return kind.from_graph(graph, config["name"])
         except KeyError as error:
             raise ValueError(
-                f"the config of a model lacks {error}; get_config gives the whole of it"
+                f"the config does not describe a model: it lacks {error}, which get_config gives"
             ) from error
 
     def to_json(self, **options: Any) -> str:

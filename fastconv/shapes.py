@@ -6,8 +6,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 Shape = tuple[int | None, ...]
 Pads = tuple[tuple[int, int], ...]
 
@@ -51,7 +49,7 @@ def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) 
 
 def flag(value: Any, name: str) -> bool:
     """``value`` as a bool: True or False, numpy's too, 1 or 0; a word is an error."""
-    if not isinstance(value, str) and np.ndim(value) == 0 and value in (True, False):
+    if getattr(value, "ndim", 0) == 0 and value in (True, False):
         return bool(value)
     raise ValueError(f"{name} is True or False, not {value!r}")
 

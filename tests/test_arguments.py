@@ -190,7 +190,7 @@ def test_mypy_sees_the_signatures(tmp_path: Path) -> None:
 def test_add_weight_is_keras_name() -> None:
     from fastconv.own import NumpyLayer
 
-    class Scale(NumpyLayer):
+    class WithWeights(NumpyLayer):
         def build(self, *shapes: Any) -> None:
             self.k = self.add_weight(shape=shapes[0][-1:], initializer="ones", name="k",
                                      regularizer="l2", constraint="non_neg")  # fmt: skip
@@ -199,7 +199,7 @@ def test_add_weight_is_keras_name() -> None:
         def call(self, x: Any) -> Any:
             return x * self.k.value
 
-    layer = Scale(name="scale")
+    layer = WithWeights(name="scale")
     layer(layers.Input((3,)))
     assert [p.name for p in layer.parameters] == ["scale/k", "scale/weight_1"]
     np.testing.assert_array_equal(layer.k.value, np.ones(3))

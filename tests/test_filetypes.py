@@ -110,10 +110,10 @@ def test_endings_that_promise_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [{"a": 1}, {"class": "Model", "name": "m"}, [], None,
                                     {"class": "Model", "name": "m", "graph": {}}])  # fmt: skip
 def test_a_config_that_is_none(config: Any) -> None:
-    with pytest.raises(ValueError, match="config of a model"):
+    with pytest.raises(ValueError, match="does not describe a model"):
         fc.Sequential.from_config(config)
 
 
 def test_a_text_that_is_no_config() -> None:
-    with pytest.raises(ValueError, match="class"):
+    with pytest.raises(ValueError, match="does not describe a model: it lacks 'class'"):
         model_from_json('{"a": 1}')
