@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.backup import BackupAndRestore
 from fastconv.callback import HOOKS, Callback, CallbackList, Logs
 from fastconv.history import History
@@ -495,3 +495,6 @@ def _learning_rate(callback: Callback) -> float:
             f"{type(optimizer.schedule).__name__} of the optimizer does already: use one of the two"
         )
     return float(optimizer.learning_rate)
+
+
+arguments.explain(globals())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.backend import epsilon
 
 CLASSES: dict[str, type["Constraint"]] = {}
@@ -156,3 +156,6 @@ def _axis(axis: Any) -> int | list[int]:
     if isinstance(axis, (list, tuple)):
         return [shapes.integer(item, "axis", -8) for item in axis]
     return shapes.integer(axis, "axis", -8)
+
+
+arguments.explain(globals())

@@ -1,11 +1,13 @@
 """Arrays on their way into a model: checked once, then read by rows without a copy."""
 
+import operator
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from fastconv.losses import READABLE, real_array
+from fastconv.losses import READABLE, located, real_array
 from fastconv.shapes import Shape, fits, real, shape_text
 
 
@@ -57,7 +59,7 @@ def inputs(
                 f"{what} for {name} must have the shape {shape_text(shape)}, not {given}{hint}"
             )
         arrays.append(array)
-    length(arrays, what)
+    length(arrays, what, names)
     return arrays
 
 
@@ -70,11 +72,13 @@ def first(value: Any) -> Any:
     return value
 
 
-def length(arrays: Sequence[np.ndarray], what: str) -> int:
-    """The common number of samples, or a ValueError."""
+def length(arrays: Sequence[np.ndarray], what: str, names: Sequence[str] = ()) -> int:
+    """The common number of samples, or a ValueError that has each array's, by these names."""
     sizes = {len(array) for array in arrays}
     if len(sizes) > 1:
-        raise ValueError(f"{what} have different lengths: {', '.join(map(str, sorted(sizes)))}")
+        called = names or [f"[{i}]" for i in range(len(arrays))]
+        words = [f"{name} {len(array)}" for name, array in zip(called, arrays, strict=True)]
+        raise ValueError(f"{what} have different lengths: {', '.join(words)}")
     (n,) = sizes
     if n == 0:
         raise ValueError(f"{what} holds no samples")
@@ -83,27 +87,49 @@ def length(arrays: Sequence[np.ndarray], what: str) -> int:
 
 SMALL = 1 << 13  # elements that are looked at without a sum: it would take longer to begin
 CHUNK = 1 << 18  # elements that are summed at a time: they stay in the cache for a second look
+LARGEST = float(np.finfo(np.float32).max)
 
 
-def check_finite(array: np.ndarray, what: str, first: int = 0) -> None:
-    """A ValueError that names the first NaN or infinity; rows are counted from ``first``.
+def check_finite(array: np.ndarray, what: str, narrow: bool = False) -> None:
+    """A ValueError that names the first NaN or infinity, or with ``narrow`` the first double that
+    float32 cannot hold.
 
-    A sum is NaN or infinite where one of its terms is, and reads memory once.
+    A sum is NaN or infinite where one of its terms is, one of squares is large where a term is, and
+    both read memory once.
     """
-    if array.dtype.kind != "f" or (array.size <= SMALL and np.isfinite(array).all()):
+    if array.dtype.kind != "f":
+        return
+    narrow = narrow and array.dtype == np.float64
+    if array.size <= SMALL and not narrow and np.isfinite(array).all():
         return
     flat = array.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
-            if np.isfinite(np.add.reduce(part)):
-                continue
-            (bad,) = np.nonzero(~np.isfinite(part))
-            if bad.size:
-                place = np.unravel_index(start + int(bad[0]), array.shape)
-                row, rest = first + int(place[0]), tuple(map(int, place[1:]))
-                where = f"sample {row}" + (f" at {rest}" if rest else "")
-                raise ValueError(f"{what} holds {part[bad[0]]} in {where}")
+            if narrow:
+                fine = np.einsum("i,i", part, part) <= LARGEST**2
+            else:
+                fine = np.isfinite(np.add.reduce(part))
+            if not fine:
+                _look(part, start, array.shape, what, narrow)
+
+
+def _look(part: np.ndarray, start: int, shape: tuple[int, ...], what: str, narrow: bool) -> None:
+    """Look at each element of a part, which begins at ``start`` of an array of this shape."""
+    bad = ~(np.abs(part) <= (LARGEST if narrow else np.finfo(part.dtype).max))
+    if not bad.any():
+        return  # finite terms, an infinite sum
+    first = int(bad.argmax())
+    row, rest = divmod(start + first, max(1, prod(shape[1:])))
+    place = tuple(map(int, np.unravel_index(rest, shape[1:]))) if shape[1:] else ()
+    where = f"sample {row}" + (f" at {place}" if place else "")
+    more = ""
+    if np.isfinite(part[first]):
+        more = (
+            f", beyond float32 (± {LARGEST:.2g}), in which models compute: scale it, or call "
+            'fastconv.set_floatx("float64") before the model is made'
+        )
+    raise ValueError(f"{what} holds {part[first]} in {where}{more}")
 
 
 def check_weights(value: Any, n: int, what: str) -> np.ndarray:
@@ -113,29 +139,57 @@ def check_weights(value: Any, n: int, what: str) -> np.ndarray:
         weights = weights[:, 0]
     if weights.shape != (n,):
         raise ValueError(f"{what} has the shape {weights.shape}; {n} samples take ({n},)")
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ValueError(f"{what} must be finite numbers of 0 or more")
+    fine = (weights >= 0) & (weights <= LARGEST)
+    if not fine.all():
+        bad = weights[~fine][0]
+        raise ValueError(
+            f"{what} must be finite numbers of 0 or more, there is {bad} in {located(~fine)}"
+        )
     return weights
 
 
 def class_weights(
-    value: Any, y: np.ndarray, labels: bool, what: str = "class_weight"
+    value: Any, y: np.ndarray, labels: bool, count: int | None = None, what: str = "class_weight"
 ) -> np.ndarray:
     """Weights (n,) of samples from those of their classes: ``{class: weight}``.
 
-    ``y`` holds class numbers, or rows whose largest element stands at the class; a class that
-    ``value`` does not name has the weight 1.
+    ``y`` holds class numbers, 0 … ``count`` − 1 with ``labels``, or rows whose largest element
+    stands at the class; a class that ``value`` does not name has the weight 1.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{what} is a dict {{class: weight}}, not {value!r}")
     classes = y.reshape(len(y), -1)
-    if (labels or y.dtype.kind in "iub") and classes.shape[1] == 1:
+    single = classes.shape[1] == 1
+    if single and (labels or y.dtype.kind in "iub" or y.ndim == 2):
         numbers = classes[:, 0].astype(np.int64)
+        count = count if labels else None  # 0 and 1, or −1 and 1: whatever there is
     elif not labels and y.ndim == 2:
-        numbers = classes[:, 0].astype(np.int64) if y.shape[1] == 1 else classes.argmax(axis=1)
+        numbers, count = classes.argmax(axis=1), y.shape[1]
     else:
         raise ValueError(f"{what} needs one class per sample; use sample_weight")
-    table = np.ones(max([int(numbers.max(initial=0)), *map(int, value)]) + 1, np.float32)
-    for number, weight in value.items():
-        table[int(number)] = real(weight, f"{what} of class {number}", 0)
-    return table[numbers]
+    weights = np.ones(len(y), np.float32)
+    given = {
+        _class(key, count, what): real(weight, f"{what} of class {key}", 0, LARGEST)
+        for key, weight in value.items()
+    }
+    if count is None:
+        for number, weight in given.items():
+            weights[numbers == number] = weight
+        return weights
+    table = np.ones(count, np.float32)
+    table[list(given)] = list(given.values())
+    known = (numbers >= 0) & (numbers < count)  # others are ignored by their loss
+    weights[known] = table[numbers[known]]
+    return weights
+
+
+def _class(key: Any, count: int | None, what: str) -> int:
+    """A key of class weights as the number of a class."""
+    try:
+        number = operator.index(key)
+        if count is None or 0 <= number < count:
+            return number
+    except TypeError:
+        pass
+    there = "whole numbers" if count is None else f"0..{count - 1}"
+    raise ValueError(f"{what} names the class {key!r}; the classes are {there}")

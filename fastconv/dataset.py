@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.config import get_num_threads
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Dataset:
         found._maps = self._maps
         return found
 
+    @explained
     def map(
         self,
         function: Callable[..., Element],
@@ -158,6 +160,7 @@ class Dataset:
 
         return self._then(walk, "filter", lambda: None)
 
+    @explained
     def shuffle(
         self, buffer_size: int, seed: int | None = None, reshuffle_each_iteration: bool = True
     ) -> "Dataset":
@@ -205,6 +208,7 @@ class Dataset:
 
         return self._then(walk, what)
 
+    @explained
     def batch(self, batch_size: int, drop_remainder: bool = False) -> "Dataset":
         """So many elements stacked into one."""
         size = shapes.integer(batch_size, "batch_size")

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastconv.dataset import INFINITE, Dataset, array_fingerprint, has_length, stack
+from fastconv.losses import as_array
 
 Arrays = list[np.ndarray]
 
@@ -147,8 +148,8 @@ class StreamSource:
         or begins anew in each, where it can.
     sample_rank : int
         Axes of one sample of the first input: tells samples from batches.
-    what : str
-        How messages call it.
+    what, steps_name : str
+        How messages call it, and ``steps``.
     """
 
     def __init__(
@@ -162,10 +163,11 @@ class StreamSource:
         anew: bool = False,
         sample_rank: int | None = None,
         what: str = "x",
+        steps_name: str = "steps_per_epoch",
     ) -> None:
         self.data = data
         self.check = check
-        self.what = what
+        self.what, self.steps_name = what, steps_name
         self.limit = steps
         self.items = _is_sequence(data)
         self.single = self.items and _is_sample(data, sample_rank)
@@ -291,12 +293,12 @@ class StreamSource:
                 return (
                     f"the {kind} given as {self.what} has ended after {self._taken} batches, and "
                     "another epoch needs it again: give something that begins anew (a list, "
-                    "fc.Dataset.from_generator), or steps_per_epoch"
+                    f"fc.Dataset.from_generator), or {self.steps_name}"
                 )
             return f"{self.what} gave no batches"
         return (
             f"the {kind} given as {self.what} has ended after {self._taken} batches, "
-            f"{number} of the {self.limit} that this epoch takes (steps_per_epoch)"
+            f"{number} of the {self.limit} that this epoch takes ({self.steps_name})"
         )
 
     def first(self) -> Any:
@@ -380,5 +382,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and any(hasattr(item, "__array__") for item in value):
         return [_plain(item) for item in value]
     if hasattr(value, "__array__"):
-        return np.asarray(value)
+        return as_array(value, "an array of the batch")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.backend import next_seed
 
 
@@ -308,3 +308,6 @@ def to_config(initializer: Initializer) -> dict[str, Any]:
     names = {cls: name for name, cls in NAMES.items()}
     cls = type(initializer)
     return {"name": names.get(cls, cls.__name__), **initializer.get_config()}
+
+
+arguments.explain(globals())

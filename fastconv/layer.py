@@ -9,7 +9,7 @@ Calling a layer on symbolic tensors records a `Node`; the graph is made of them.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
-from fastconv import constraints, initializers, regularizers, shapes
+from fastconv import arguments, constraints, initializers, regularizers, shapes
 from fastconv.activations import Activation, Mask
 from fastconv.backend import floatx
 from fastconv.parameter import Parameter, assign_all
@@ -194,10 +194,8 @@ class Layer:
                 "compile(dtype_policy=…), float64 fastconv.set_floatx"
             )
         self._take_holds(unknown)
-        if unknown:
-            options = {*_argument_names(type(self)), *self._holds}
-            for argument in unknown:
-                shapes.choice(argument, sorted(options), f"argument of {type(self).__name__}")
+        for word in unknown:
+            raise arguments.unknown(type(self).__name__, word, arguments.keywords(type(self)))
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"a layer's name is a string without '/', not {name!r}")
         self.name = name or _fresh_name(type(self))
@@ -216,16 +214,21 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_node": None, "_alone": None}  # a copy is part of no model yet
 
-    @property
-    def _holds(self) -> dict[str, Any]:
+    @classmethod
+    def _holds(cls) -> dict[str, Any]:
         """The arguments that hold its parameters: module that knows their values."""
         kinds = {"regularizer": regularizers, "constraint": constraints}
-        return {f"{word}_{k}": m for word in self.held.values() for k, m in kinds.items()}
+        return {f"{word}_{k}": m for word in cls.held.values() for k, m in kinds.items()}
 
-    def _take_holds(self, arguments: dict[str, Any]) -> None:
+    @classmethod
+    def _more_keywords(cls) -> tuple[str, ...]:
+        """What its constructor takes beside what the signatures name."""
+        return (*cls._holds(), *FIRST_SHAPE)
+
+    def _take_holds(self, given: dict[str, Any]) -> None:
         """Take ``kernel_regularizer`` and the like out of a layer's arguments."""
-        for name, module in self._holds.items():
-            setattr(self, name, module.get(arguments.pop(name, None), name))
+        for name, module in self._holds().items():
+            setattr(self, name, module.get(given.pop(name, None), name))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
@@ -252,6 +255,32 @@ class Layer:
             parameter.regularizer = getattr(self, f"{self.held[name]}_regularizer")
             parameter.constraint = getattr(self, f"{self.held[name]}_constraint")
         self.parameters.append(parameter)
+        return parameter
+
+    def add_weight(
+        self,
+        shape: Sequence[int] = (),
+        initializer: Any = None,
+        trainable: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        name: str | None = None,
+    ) -> Parameter:
+        """`add_parameter` as Keras calls it, from names and configs, with a penalty of its own.
+
+        The initializer is "glorot_uniform" where none is named, the name "weight" with a number.
+        """
+        number = len(self.parameters)
+        parameter = self.add_parameter(
+            name or (f"weight_{number}" if number else "weight"),
+            shapes.integers(shape, len(shape), "shape"),
+            initializers.get("glorot_uniform" if initializer is None else initializer),
+            trainable,
+        )
+        if regularizer is not None:
+            parameter.regularizer = regularizers.get(regularizer)
+        if constraint is not None:
+            parameter.constraint = constraints.get(constraint)
         return parameter
 
     def build(self, *inputs: Shape) -> None:
@@ -374,7 +403,7 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again."""
-        holds = {name: m.to_config(getattr(self, name)) for name, m in self._holds.items()}
+        holds = {name: m.to_config(getattr(self, name)) for name, m in self._holds().items()}
         given = {name: config for name, config in holds.items() if config is not None}
         if self.data_format is not None:
             given["data_format"] = self.data_format
@@ -430,14 +459,17 @@ class Layer:
         return f"<{type(self).__name__} {self.name}>"
 
 
-def _first_shape(arguments: dict[str, Any]) -> Shape | None:
+FIRST_SHAPE = ("input_shape", "input_dim", "batch_input_shape")
+
+
+def _first_shape(given: dict[str, Any]) -> Shape | None:
     """Take what says the input's shape out of a layer's arguments."""
-    if "input_shape" in arguments:
-        return shapes.shape_of(arguments.pop("input_shape"), "input_shape")
-    if "input_dim" in arguments:
-        return (shapes.integer(arguments.pop("input_dim"), "input_dim"),)
-    if "batch_input_shape" in arguments:
-        return shapes.shape_of(tuple(arguments.pop("batch_input_shape"))[1:], "batch_input_shape")
+    if "input_shape" in given:
+        return shapes.shape_of(given.pop("input_shape"), "input_shape")
+    if "input_dim" in given:
+        return (shapes.integer(given.pop("input_dim"), "input_dim"),)
+    if "batch_input_shape" in given:
+        return shapes.shape_of(tuple(given.pop("batch_input_shape"))[1:], "batch_input_shape")
     return None
 
 
@@ -500,19 +532,3 @@ def _fresh_name(cls: type) -> str:
     number = _counts.get(words, 0)
     _counts[words] = number + 1
     return f"{words}_{number}" if number else words
-
-
-def _argument_names(cls: type) -> list[str]:
-    import inspect
-
-    names: list[str] = []
-    for base in cls.__mro__:
-        init: Callable[..., Any] | None = base.__dict__.get("__init__")
-        if init is None or base is object:
-            continue
-        names += [
-            p.name
-            for p in inspect.signature(init).parameters.values()
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
-        ]
-    return names

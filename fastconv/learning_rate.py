@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, data, shapes
+from fastconv.arguments import explained
 from fastconv.feeding import is_stream, split
 from fastconv.schedules import LearningRateSchedule
 
@@ -67,6 +68,7 @@ class _Sweep(LearningRateSchedule):
         return self.start * (self.end / self.start) ** ((step - self.before) / (self.steps - 1))
 
 
+@explained
 def find_learning_rate(
     model: "Model",
     x: Any,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, data, fitting, optimizers, precision, progress, shapes, sources
+from fastconv.arguments import explained
 from fastconv.callback import CallbackList
 from fastconv.feeding import is_stream
 from fastconv.graph import Graph
@@ -18,10 +19,17 @@ from fastconv.layer import Call, Layer, Tensor
 from fastconv.layers._image_layer import OnArrays
 from fastconv.layers.input import Input, InputLayer
 from fastconv.layout import is_transpose, laid_out
-from fastconv.losses import real_array
+from fastconv.losses import as_array, real_array
 from fastconv.parameter import Parameter, assign_all, total
 from fastconv.plan import Plan, RunningPass
-from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
+from fastconv.training import (
+    BatchRunner,
+    Compiled,
+    Heads,
+    check_execution,
+    check_targets,
+    output_names,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from fastconv.memory import Memory
@@ -274,6 +282,7 @@ class Model:
         with self._lock:
             weights.write(self.parameters(), filepath)
 
+    @explained
     def load_weights(
         self, filepath: str | PathLike[str], skip_mismatch: bool = False, *, partial: bool = False
     ) -> "WeightsReport":
@@ -305,6 +314,7 @@ class Model:
             except ValueError as error:
                 raise ValueError(f"{filepath}: {error}") from None
 
+    @explained
     def summary(
         self,
         line_length: int | None = None,
@@ -338,6 +348,7 @@ class Model:
         text = summary(self.name, kind, self.graph, expand_nested, show_trainable)
         (print_fn or print)(text)
 
+    @explained
     def memory(
         self, batch_size: int | None = None, training: bool = True, input_shape: Any = None
     ) -> "Memory":
@@ -394,6 +405,7 @@ class Model:
             found.append(sizes)
         return found
 
+    @explained
     def profile(
         self, x: Any, y: Any = None, batch_size: int | None = None, repeat: int = 20
     ) -> "Profile":
@@ -456,8 +468,7 @@ class Model:
             backward=backward,
             input_gradients=by_hand,
             heads=heads,
-            double=any(p.value.dtype == np.float64 for p in graph.parameters)
-            or (not graph.parameters and backend.floatx() == "float64"),
+            double=self._double,
             recompute=self._need_compiled().recompute if backward and self._settings else (),
             bf16=fit and self._need_compiled().dtype_policy == "mixed_bfloat16",
         )
@@ -465,6 +476,14 @@ class Model:
         while len(self._plans) > PLANS:
             self._plans.popitem(last=False)
         return plan, heads
+
+    @property
+    def _double(self) -> bool:
+        """Whether it computes in float64."""
+        parameters = self.graph.parameters
+        if not parameters:
+            return backend.floatx() == "float64"
+        return any(p.value.dtype == np.float64 for p in parameters)
 
     def _runner(self, plan: Plan, heads: Heads, running: RunningPass) -> BatchRunner:
         """The runner of this pass, with fresh means."""
@@ -482,6 +501,7 @@ class Model:
 
     # -- by hand ------------------------------------------------------------------------------
 
+    @explained
     def forward(self, x: Any, training: bool = False) -> tuple[Arrays, ForwardPass]:
         """Outputs for x, and the pass that `backward` needs.
 
@@ -509,6 +529,7 @@ class Model:
             outputs = [running.array(value).copy() for value in plan.outputs]
         return self._like_outputs(outputs), ForwardPass(self.graph, plan, running)
 
+    @explained
     def backward(self, handle: ForwardPass, dy: Any, accumulate: bool = False) -> Arrays:
         """Gradients from those at the outputs.
 
@@ -558,6 +579,7 @@ class Model:
             plan.give_back(running)
         return found[0] if len(found) == 1 else found
 
+    @explained
     def predict(
         self,
         x: Any,
@@ -699,9 +721,16 @@ class Model:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Model":
         """The model that `get_config` describes, with fresh weights."""
-        kind = KINDS[shapes.choice(config["class"], KINDS, "class of model")]
-        return kind.from_graph(Graph.from_config(config["graph"], Model.from_config),
-                               config["name"])  # fmt: skip
+        if not isinstance(config, dict):
+            raise ValueError(f"it does not describe a model, as get_config does: {config!r}")
+        try:
+            kind = KINDS[shapes.choice(config["class"], KINDS, "class of model")]
+            graph = Graph.from_config(config["graph"], Model.from_config)
+            return kind.from_graph(graph, config["name"])
+        except KeyError as error:
+            raise ValueError(
+                f"the config does not describe a model: it lacks {error}, which get_config gives"
+            ) from error
 
     def to_json(self, **options: Any) -> str:
         """`get_config` as JSON, for `models.model_from_json`; ``options`` are `json.dumps`'."""
@@ -711,6 +740,7 @@ class Model:
 
     # -- training -----------------------------------------------------------------------------
 
+    @explained
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -718,6 +748,10 @@ class Model:
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
         *,
         recompute: Any = None,
         dtype_policy: str | None = None,
@@ -742,6 +776,9 @@ class Model:
         dtype_policy : {"float32", "mixed_bfloat16"}, optional
             How `fit` multiplies; by default what `fastconv.set_dtype_policy` chose, "float32"
             unless it was called.
+        run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+            Keras' switches of how TensorFlow runs a step. Here there is one way: what would ask for
+            another one is refused.
 
         Raises
         ------
@@ -750,6 +787,7 @@ class Model:
         """
         if loss is None:
             raise ValueError("compile needs a loss")
+        check_execution(run_eagerly, steps_per_execution, jit_compile, auto_scale_loss)
         if isinstance(loss_weights, (int, float)):
             loss_weights = [loss_weights]
         policy = precision.check_dtype_policy(dtype_policy)
@@ -798,6 +836,7 @@ class Model:
         )
         self.optimizer.build(self._trainable())
 
+    @explained
     def fit(
         self,
         x: Any = None,
@@ -845,7 +884,7 @@ class Model:
         shuffle : bool
             A new order every epoch: of arrays, and of objects with ``__getitem__``.
         class_weight : dict of int to float, optional
-            Weights of the classes' samples in the loss.
+            Weights of the classes' samples in the loss; 1 for a class that is not named.
         sample_weight : array (n,), or a list (dict) of them, one per output; optional
             Weights of the samples in the loss.
         initial_epoch : int
@@ -890,10 +929,19 @@ class Model:
         inputs = self._inputs(x)
         known = self.graph.shapes([array.shape[1:] for array in inputs])
         outputs = [known[tensor] for tensor in self.graph.outputs]
-        targets = check_targets(y, self.graph, self._need_compiled(), outputs)
-        data.length([*inputs, *targets], "x and y")
+        compiled = self._need_compiled()
+        targets = check_targets(y, self.graph, compiled, outputs)
+        if any(len(array) != len(inputs[0]) for array in targets):
+            called = [t.node.layer.name for t in self.graph.inputs], compiled.names
+            names = [
+                f"{what} for {name}" if len(those) > 1 else what
+                for what, those in zip("xy", called, strict=True)
+                for name in those
+            ]
+            data.length([*inputs, *targets], "x and y", names)
         return inputs, targets
 
+    @explained
     def train_on_batch(
         self,
         x: Any,
@@ -926,6 +974,7 @@ class Model:
                 plan.give_back(running)
         return _report(logs, return_dict)
 
+    @explained
     def test_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
@@ -939,6 +988,7 @@ class Model:
         """Outputs for one batch."""
         return self.predict(x, batch_size=max(1, len(data.first(x))))
 
+    @explained
     def evaluate(
         self,
         x: Any = None,
@@ -957,8 +1007,9 @@ class Model:
         verbose = progress.check_verbose(verbose)
         with self._lock:
             source = sources.source(
-                self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps
-            )
+                self, x, y, sample_weight, batch_size=batch_size, shuffle=False, steps=steps,
+                steps_name="steps",
+            )  # fmt: skip
             listed = CallbackList(callbacks)
             listed.begin(self, {"verbose": verbose, "steps": source.steps})
             try:
@@ -1133,7 +1184,7 @@ class Sequential(Model):
         if self._graph is None and self._input is None:
             if not self._layers:
                 raise ValueError(f"{self.name} has no layers")
-            shape = np.shape(data.first(x))
+            shape = as_array(data.first(x), "x").shape
             if len(shape) < 2:
                 raise ValueError(f"x must be samples with a shape, not {shape}")
             self.build(shape)
@@ -1155,6 +1206,7 @@ def alone(inputs: Sequence[Tensor], output: Tensor) -> Model:
         return Model(list(inputs), output)
 
 
+@explained
 def load_model(
     filepath: str | PathLike[str],
     custom_objects: Any = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv import arguments
 from fastconv.layer import Frame, Layer
 from fastconv.losses.base import Loss, emit_numpy
 from fastconv.metrics.base import MeanOf
@@ -175,3 +176,6 @@ class NumpyMetric(MeanOf):
 
     def get_config(self) -> dict[str, Any]:
         return {"title": self.name} if self.name != type(self).__name__ else {}
+
+
+arguments.explain(globals())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv._native import update
 from fastconv.backend import epsilon
 from fastconv.parameter import Parameter
@@ -204,3 +204,6 @@ class Penalties:
         if len(self.segments):
             total += float((self.factors * update.weight_sums(self.segments)).sum())
         return total + sum(float(penalty(p.value)) for p, penalty in self.others)
+
+
+arguments.explain(globals())

@@ -27,6 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from fastconv import filetypes
 from fastconv.files import check_overwrite, replacing
 from fastconv.graph import Graph
 from fastconv.layer import REGISTRY, parameters_from
@@ -83,17 +84,20 @@ def save_model(model: "Model", filepath: StrPath, overwrite: bool = True) -> Non
     ----------
     model : Model
     filepath : str or path-like
-        Usually ends in ``.fastconv`` or ``.fc``.
+        Usually ends in ``.fastconv`` or ``.fc``; the ending of
+        another kind of file, ``.keras``, gives a warning.
     overwrite : bool
         Whether a file that stands there may be replaced.
 
     Raises
     ------
     ValueError
-        The model has a part that a file cannot hold, for example an initializer of your own.
+        The model has a part that a file cannot hold, for example an initializer of your own; or
+        the path ends in ``.onnx``, which `Model.export` writes.
     OSError
         The file cannot be written, or is there and must stay.
     """
+    filetypes.check_ending(filepath, filetypes.MODEL, "model.fc")
     check_overwrite(filepath, overwrite)
     with replacing(filepath) as file:
         _write(model, file)
@@ -104,10 +108,32 @@ def read_model(path: StrPath, classes: Mapping[str, type["Model"]], compile: boo
     with open(path, "rb") as file:
         try:
             return _read(file, classes, compile)
-        except DAMAGED as error:
-            raise ValueError(f"{os.fspath(path)}: not a whole model file: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from error
+        except (*DAMAGED, ValueError) as error:
+            kind = filetypes.kind_of(path)
+            if kind not in (None, filetypes.MODEL):
+                words = f"{kind}, not {filetypes.MODEL}{_instead(kind)}"
+            elif isinstance(error, DAMAGED):
+                words = f"not a whole model file: {error}"
+            else:
+                words = str(error)
+            raise ValueError(f"{os.fspath(path)}: {words}") from error
+
+
+def _instead(kind: str | None) -> str:
+    """What to do with a file of this kind, where it is not one of ours."""
+    if kind == filetypes.ONNX:
+        return (
+            ": fastconv predict and fastconv evaluate run it; to train or export, the file that "
+            "model.save wrote is needed"
+        )
+    if kind in (filetypes.KERAS, filetypes.HDF5, filetypes.TORCH):
+        return (
+            ": nothing of it can be read here. Build the same network and hand the weights over as "
+            "arrays, model.set_weights(other.get_weights())"
+        )
+    if kind in (filetypes.WEIGHTS, filetypes.ARRAYS):
+        return ": it holds no network; model.load_weights reads weights into one that is there"
+    return ""
 
 
 def to_bytes(model: "Model") -> bytes:

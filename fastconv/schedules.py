@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 
 CLASSES: dict[str, type["LearningRateSchedule"]] = {}
 
@@ -370,3 +370,6 @@ def _steps(value: Any, name: str) -> int | float:
     if number == 0:
         raise ValueError(f"{name} must be above 0")
     return int(number) if number.is_integer() else number
+
+
+arguments.explain(globals())

@@ -47,6 +47,13 @@ def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) 
     return number
 
 
+def flag(value: Any, name: str) -> bool:
+    """``value`` as a bool: True or False, numpy's too, 1 or 0; a word is an error."""
+    if getattr(value, "ndim", 0) == 0 and value in (True, False):
+        return bool(value)
+    raise ValueError(f"{name} is True or False, not {value!r}")
+
+
 def shape_of(value: Any, name: str = "shape") -> Shape:
     """A sample's shape: a non-empty tuple of positive ints; None stands for a size yet unknown."""
     if isinstance(value, (int, str)) or not isinstance(value, Iterable):
@@ -92,9 +99,14 @@ def choice(value: Any, options: Iterable[str], name: str) -> Any:
     options = list(options)
     if value in options:
         return value
+    raise ValueError(unknown(value, options, name))
+
+
+def unknown(value: Any, options: Sequence[str], name: str) -> str:
+    """The words for a value that is none of the options: the nearest ones, and all."""
     near = difflib.get_close_matches(str(value).lower(), options, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise ValueError(f"unknown {name} {value!r}{hint} (there are: {', '.join(options)})")
+    return f"unknown {name} {value!r}{hint} (there are: {', '.join(options)})"
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

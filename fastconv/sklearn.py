@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import applications, backend, losses, optimizers, saving, shapes
+from fastconv import applications, arguments, backend, losses, optimizers, saving, shapes
 from fastconv.layers import Conv2D, Dense, Flatten, Input, MaxPooling2D
 from fastconv.model import Model, Sequential
 
@@ -472,3 +472,6 @@ class ConvRegressor(RegressorMixin, _ConvEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+arguments.explain(globals())

@@ -17,10 +17,14 @@ BATCH = 32  # where none is named
 
 def source(
     model: "Model", x: Any, y: Any, weight: Any, *, batch_size: int | None, shuffle: bool,
-    class_weight: Any = None, steps: int | None = None, what: str = "x", anew: bool = True,
+    class_weight: Any = None, steps: int | None = None, steps_name: str = "steps_per_epoch",
+    what: str = "x", anew: bool = True,
 ) -> Source:  # fmt: skip
-    """Batches of x, y and sample weights, checked; ``what`` is how messages call them."""
-    steps = None if steps is None else shapes.integer(steps, "steps")
+    """Batches of x, y and sample weights, checked; ``what`` and ``steps_name`` are how messages
+    call them and their number."""
+    steps = None if steps is None else shapes.integer(steps, steps_name)
+    if x is None:
+        raise ValueError(f"{what} is missing: it is None")
     if is_stream(x, y):
         if y is not None or weight is not None:
             other = "y" if y is not None else "sample_weight"
@@ -34,6 +38,7 @@ def source(
 
         found = StreamSource(
             x, check, batch_size=batch_size, shuffle=shuffle, steps=steps, what=what, anew=anew,
+            steps_name=steps_name,
             sample_rank=None if not model.built else len(model.graph.inputs[0].sample_shape),
         )  # fmt: skip
         if not model.built:
@@ -47,7 +52,9 @@ def source(
     stop = None if steps is None else steps * size
     if stop is not None and stop - size >= batch.n:
         there = -(-batch.n // size)
-        raise ValueError(f"{steps} batches of {size} were asked for, there are {there}")
+        raise ValueError(
+            f"{steps_name}: {steps} batches of {size} were asked for, there are {there}"
+        )
     arrays = ArraySource(batch.x, batch.y, batch.weights, size, shuffle=shuffle)
     arrays.steps = arrays.steps if steps is None else steps
     return arrays
@@ -60,6 +67,7 @@ def sources(
 ) -> tuple[Source, Source | None]:  # fmt: skip
     """What `fit` trains with, and what it validates with."""
     share = shapes.real(split, "validation_split", 0, 1)
+    shuffle = shapes.flag(shuffle, "shuffle")
     train = source(
         model, x, y, weight, batch_size=batch_size, shuffle=shuffle, class_weight=class_weight,
         steps=steps, anew=False,
@@ -95,14 +103,17 @@ def _validation(
     if is_stream(given, None) and not isinstance(given, tuple):
         return source(
             model, given, None, None, batch_size=batch, shuffle=False, steps=steps,
-            what="validation_data",
+            steps_name="validation_steps", what="validation_data",
         )  # fmt: skip
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise ValueError("validation_data is a pair (x, y), (x, y, sample_weight), or batches")
     x, y, weight = (*given, None)[:3]
     size = batch or train.batch_size or BATCH
     try:
-        return source(model, x, y, weight, batch_size=size, shuffle=False, steps=steps)
+        return source(
+            model, x, y, weight, batch_size=size, shuffle=False, steps=steps,
+            steps_name="validation_steps",
+        )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"validation_data: {error}") from error
 
@@ -115,6 +126,7 @@ def one_batch(model: "Model", x: Any, y: Any, weight: Any, class_weight: Any) ->
 def inputs_of(model: "Model", x: Any, batch_size: int | None, steps: int | None) -> Iterator[Any]:
     """The inputs of each batch, for `predict`."""
     rank = len(model.graph.inputs[0].sample_shape) if model.built else None
+    steps = None if steps is None else shapes.integer(steps, "steps")
 
     def check(element: Any, what: str) -> Batch:
         rows = split(element)[0]
@@ -123,8 +135,9 @@ def inputs_of(model: "Model", x: Any, batch_size: int | None, steps: int | None)
         return Batch(arrays, [], None, None, len(arrays[0]))
 
     found = StreamSource(
-        x, check, batch_size=batch_size, shuffle=False, steps=steps, sample_rank=rank
-    )
+        x, check, batch_size=batch_size, shuffle=False, steps=steps, steps_name="steps",
+        sample_rank=rank,
+    )  # fmt: skip
     for batch in found.epoch(0):
         yield batch.x
 
@@ -138,13 +151,15 @@ def _checked(model: "Model", x: Any, y: Any, weight: Any, class_weight: Any) -> 
         ("y", compiled.names, targets),
     ):
         for name, array in zip(names, arrays, strict=True):
-            check_finite(array, f"{what} for {name}")
+            narrow = array.dtype == np.float64 and not model._double
+            check_finite(array, f"{what} for {name}", narrow)
     n = len(inputs[0])
     weights = None if weight is None else _weights(weight, compiled.names, n)
     if class_weight is not None:
         if len(targets) > 1:
             raise ValueError("class_weight needs a model with one output; use sample_weight")
-        classes = class_weights(class_weight, targets[0], compiled.losses[0].labels)
+        count = model.graph.outputs[0].sample_shape[-1]
+        classes = class_weights(class_weight, targets[0], compiled.losses[0].labels, count)
         weights = [classes if weights is None else (classes * weights[0]).astype(np.float32)]
     return Batch(inputs, targets, weights, None, n)
 

@@ -317,6 +317,30 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def check_execution(
+    run_eagerly: Any, steps_per_execution: Any, jit_compile: Any, auto_scale_loss: Any
+) -> None:
+    """Keras' switches of how a step is run: those that ask for what there is, or a ValueError."""
+    if run_eagerly not in (False, None):
+        raise ValueError(
+            "run_eagerly: steps are compiled kernels, there is nothing to run in Python instead; "
+            "parts of your own (fastconv.own) run in Python in any case, and model.forward and "
+            "model.backward take a step apart"
+        )
+    if jit_compile not in ("auto", False, None):
+        raise ValueError(
+            "jit_compile: kernels are compiled when fastconv is built, and fused when a model "
+            "first trains; leave it out"
+        )
+    if steps_per_execution not in (1, None):
+        raise ValueError(
+            "steps_per_execution is 1 here: a step costs too little to be bundled, and callbacks "
+            "see every batch; leave it out"
+        )
+    if auto_scale_loss not in (True, False):
+        raise ValueError(f"auto_scale_loss is True or False, not {auto_scale_loss!r}")
+
+
 def output_names(graph: Graph) -> list[str]:
     """The outputs' names, those of layers or of models that are used as layers, numbered where one
     makes several."""

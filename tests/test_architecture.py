@@ -28,6 +28,7 @@ FLOORS = {
     "layer.py": 2,
     "layout.py": 2,
     "shapes.py": 2,
+    "arguments.py": 2,
     "parameter.py": 2,
     "initializers.py": 2,
     "regularizers.py": 2,
@@ -35,6 +36,7 @@ FLOORS = {
     "activations.py": 2,
     "node.py": 2,
     "files.py": 2,
+    "filetypes.py": 2,
     "tables.py": 2,
     "layers/*": 3,
     "losses/*": 3,
@@ -87,6 +89,7 @@ APART = ("datasets", "serving")  # they import nothing of fastconv but themselve
 TOOLS = (
     "version.py",
     "files.py",
+    "filetypes.py",
     "tables.py",
     "cpus.py",
     "onnx/metadata.py",

@@ -205,7 +205,7 @@ def test_arguments_of_habit():
         keras.optimizers.Adam(gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="InverseTimeDecay"):
         keras.optimizers.SGD(decay=1e-6)
-    with pytest.raises(ValueError, match="it is learning_rate"):
+    with pytest.raises(ValueError, match="called learning_rate"):
         keras.optimizers.SGD(lr=0.1)
     assert isinstance(initializers.he_normal(), initializers.HeNormal)
     assert len(utils.PyDataset.__init__.__defaults__) == 3

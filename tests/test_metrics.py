@@ -200,9 +200,9 @@ def test_a_list_has_an_entry_for_each_output():
 
 def test_the_third_argument_of_compile_is_keras():
     model, x, y = small()
-    model.compile("sgd", "mse", metrics=[2.0], ["mae"])
+    model.compile("sgd", "mse", [2.0], ["mae"])
     assert model.evaluate(x, y, verbose=0) == pytest.approx(
         [2 * np.square(model.predict(x) - y).mean(), np.abs(model.predict(x) - y).mean()]
     )
     with pytest.raises(ValueError, match=r"loss_weights are numbers.*metrics=\["):
-        model.compile("sgd", "mse", metrics=["mae"])
+        model.compile("sgd", "mse", ["mae"])

@@ -421,7 +421,7 @@ FIRST = "conv2d/kernel"
 HOSTILE = {
     "empty": (lambda data: b"", "not a whole model file"),
     "no zip": (lambda data: b"hello world" * 10, "not a whole model file"),
-    "a pickle": (lambda data: b"\x80\x04cos\nsystem\n", "not a whole model file"),
+    "a pickle": (lambda data: b"\x80\x04cos\nsystem\n", "a pickle of Python's, not a model"),
     "truncated": (lambda data: data[: len(data) // 2], "not a whole model file"),
     "without its end": (lambda data: data[:-1], "not a whole model file"),
     "parent folder": (with_entries(("../evil", b"")), "unknown entry '../evil'"),

@@ -382,7 +382,10 @@ def test_classes_of_the_data_are_those_of_the_network(trained, tmp_path):
     line = complains("evaluate", trained[0] / "model.onnx", folder)
     assert "did you mean 'circle'?" in line
     (folder / "circles").rename(tmp_path / "away")  # a class may be missing
-    text = says("evaluate", trained[0] / "model.onnx", folder, run=inside)
+    done = inside("evaluate", trained[0] / "model.onnx", folder)
+    assert done.returncode == 0
+    assert done.stderr == f"fastconv: warning: {folder} has no pictures of circle\n"
+    text = done.stdout
     assert "circle" in text
 
 
@@ -422,3 +425,66 @@ def test_kinds_of_scores():
     np.testing.assert_allclose(probabilities(np.array([[0.0], [2.0]]))[1, 1], found[0, 1])
     with pytest.raises(ValueError, match="not a row of scores"):
         probabilities(np.zeros((2, 3, 3)))
+
+
+# ---- what is wrong is said before anything is written ----
+
+
+def test_a_network_that_cannot_be_leaves_no_training_behind(few, tmp_path):
+    out = tmp_path / "run"
+    wrong = ("train", few, "--model", "lenet5", "--size", "3x3", "--epochs", 1, "--out", out)
+    for _ in range(2):  # the second time as well
+        done = inside(*wrong)
+        assert done.returncode == 2
+        assert "does not fit" in done.stderr
+        assert not out.exists()
+
+
+def test_an_earlier_training_outlives_one_that_cannot_be(few, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    kept = {"training.json": "{}", "history.csv": "epoch,loss\n", "model.fc": "weights"}
+    for name, text in kept.items():
+        (out / name).write_text(text)
+    done = inside("train", few, "--model", "lenet5", "--size", 3, "--overwrite", "--out", out)
+    assert done.returncode == 2
+    assert {path.name: path.read_text() for path in out.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--validation-split", 0, "--validation-split: '0' leaves an empty part"),
+        ("--validation-split", 1, "--validation-split: '1' leaves an empty part"),
+        ("--seed", -1, "--seed: '-1' is not a whole number from 0 on"),
+        ("--seed", "x", "--seed: 'x' is not a whole number"),
+    ],
+)
+def test_options_that_cannot_be(few, tmp_path, option, value, words):
+    assert words in complains("train", few, f"{option}={value}", "--out", tmp_path / "run")
+
+
+def beside(few, tmp_path, val):
+    """A folder train, and beside it a folder val of these classes."""
+    data = tmp_path / "data"
+    os.makedirs(data)
+    os.symlink(few, data / "train")
+    for name in val:
+        (data / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(data / "val" / name / "0.png")
+    return data
+
+
+def test_a_class_of_val_that_train_lacks_is_an_error(few, tmp_path):
+    data = beside(few, tmp_path, [*KINDS[:2], KINDS[0] + "s", ".git"])
+    said = complains("train", data, "--out", tmp_path / "run", *QUICK)
+    assert f"unknown class folder of {data / 'val'} '{KINDS[0]}s'; did you mean" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_val_lacks_is_a_warning(few, tmp_path):
+    data = beside(few, tmp_path, KINDS[:1])
+    done = inside("train", data, "--epochs", 1, "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    words = f"fastconv: warning: {data / 'val'} has no pictures of {KINDS[1]}\n"
+    assert words in done.stderr

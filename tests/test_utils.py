@@ -181,6 +181,33 @@ def test_erasing_and_single_images():
         augmented(np.zeros((3, 3)))
 
 
+def test_what_is_hidden_is_no_class_and_no_picture(folder):
+    paths = read(folder).file_paths
+    for name in (".ipynb_checkpoints", ".git", "cat/.ipynb_checkpoints"):
+        (folder / name).mkdir()
+        PIL.new("RGB", (9, 9)).save(folder / name / "0-checkpoint.png")
+    (folder / "cat" / "._0.png").write_bytes(b"of a Mac")
+    data = read(folder)
+    assert data.class_names == ["cat", "dog", "owl"]
+    assert data.file_paths == paths
+    assert read(folder, labels=None).file_paths == sorted(paths)
+    with pytest.raises(ValueError, match="unknown class folder"):
+        read(folder, class_names=["cat", ".git"])
+
+
+def test_an_empty_folder_moves_no_labels(folder):
+    (folder / "bat").mkdir()
+    with pytest.raises(ValueError, match=r"bat: no pictures below this folder.*class_names=\[…\]"):
+        read(folder)
+    assert read(folder, class_names=["cat", "dog", "owl"]).class_names == ["cat", "dog", "owl"]
+    assert len(read(folder, class_names=["bat", "cat"]).file_paths) == 4
+
+
+def test_shuffle_is_no_word(folder):
+    with pytest.raises(ValueError, match="shuffle is True or False, not 'no'"):
+        read(folder, shuffle="no")
+
+
 # -- single pictures ------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from fastconv.applications._ends import (
     channel_axis,
     predictions,
 )
+from fastconv.arguments import explained
 from fastconv.layers import (
     BatchNormalization,
     Conv2D,
@@ -21,6 +22,7 @@ from fastconv.layers import (
 from fastconv.model import Sequential
 
 
+@explained
 def CifarVGG(
     input_shape: Any = (32, 32, 3),
     classes: int = 10,

@@ -3,10 +3,12 @@
 from typing import Any
 
 from fastconv.applications._ends import ZERO_TO_ONE, beginning, predictions
+from fastconv.arguments import explained
 from fastconv.layers import AveragePooling2D, Conv2D, Dense, Flatten
 from fastconv.model import Sequential
 
 
+@explained
 def LeNet5(
     input_shape: Any = (28, 28, 1),
     classes: int = 10,

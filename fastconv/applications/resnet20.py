@@ -9,6 +9,7 @@ from fastconv.applications._ends import (
     channel_axis,
     predictions,
 )
+from fastconv.arguments import explained
 from fastconv.layer import Tensor
 from fastconv.layers import Add, BatchNormalization, Conv2D, GlobalAveragePooling2D, ReLU
 from fastconv.model import Model
@@ -17,6 +18,7 @@ STAGES = ((16, 1), (32, 2), (64, 2))  # filters, and the stride of the stage's f
 BLOCKS = 3  # of a stage
 
 
+@explained
 def ResNet20(
     input_shape: Any = (32, 32, 3),
     classes: int = 10,

@@ -12,6 +12,24 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """An argument that is a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def part(text: str) -> float:
+    """An argument between 0 and 1: neither nothing nor all."""
+    number = share(text)
+    if number in (0, 1):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} leaves an empty part, to check the network or to train it; give a number "
+            "between 0 and 1"
+        )
+    return number
+
+
 def share(text: str) -> float:
     """An argument from 0 to 1."""
     return _number(text, 0, 1)

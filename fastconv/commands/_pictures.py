@@ -1,5 +1,6 @@
 """What `train` and `evaluate` read: folders of pictures, a class per folder, and IDX files."""
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,14 @@ from fastconv import shapes
 from fastconv.config import get_num_threads
 from fastconv.dataset import AUTOTUNE, Dataset, from_files
 from fastconv.datasets import idx
-from fastconv.utils.images import CHANNELS, MODES, SUFFIXES, pictures_below, read_image
+from fastconv.utils.images import (
+    CHANNELS,
+    MODES,
+    SUFFIXES,
+    pictures_below,
+    read_image,
+    visible_folders,
+)
 
 MEMORY = 1 << 30  # bytes of pixels up to which all pictures are read once and kept
 AHEAD = 2  # batches that are made while one is learned
@@ -130,8 +138,12 @@ def read_all(folder: Path, form: Form, share: float, seed: int, skip_broken: boo
         return Pictures(title, names, *split(part, names, share, seed))
 
     def beside(words: Sequence[str]) -> Part | None:
-        there = [folder / word for word in words if (folder / word).is_dir()]
-        return read_folder(there[0], names, form, skip_broken) if there else None
+        there = next((folder / word for word in words if (folder / word).is_dir()), None)
+        if there is None:
+            return None
+        for name in visible_folders(there):
+            shapes.choice(name, names, f"class folder of {there}")
+        return read_folder(there, names, form, skip_broken)
 
     part = read_folder(below, names, form, skip_broken)
     held = beside(HELD)
@@ -164,7 +176,7 @@ def read_test(folder: Path, names: Sequence[str] | None, form: Form, skip_broken
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the classes, sorted as everywhere."""
-    names = sorted(p.name for p in _folder(folder).iterdir() if p.is_dir() and p.name[0] != ".")
+    names = visible_folders(_folder(folder))
     if len(names) < 2:
         there = f"only {names[0]!r}" if names else "none"
         raise ValueError(f"{folder}: a folder for each of two or more classes is needed: {there}")
@@ -180,6 +192,9 @@ def read_folder(folder: Path, names: Sequence[str], form: Form, skip_broken: boo
     labels = np.repeat(np.arange(len(names)), [len(found) for found in by_class])
     if not paths:
         raise ValueError(f"{folder}: no pictures below it ({', '.join(SUFFIXES)})")
+    if lacking := [name for name, found in zip(names, by_class, strict=True) if not found]:
+        words = f"{folder} has no pictures of {', '.join(lacking)}"
+        print(f"fastconv: warning: {words}", file=sys.stderr)
     shape = (*form.size, form.channels)
     part = Part(labels, shape, None, paths, form.fit)
     if len(paths) * int(np.prod(shape)) > MEMORY and not skip_broken:

@@ -68,13 +68,16 @@ class Training:
             )
         training = cls(out, options)
         training.data = training._read()
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out / "backup", ignore_errors=True)
-        for name in (*FILES, "README.md"):
-            if not (out / name).is_dir():
-                (out / name).unlink(missing_ok=True)
-        training._note(state="training")
         return training
+
+    def _begin(self) -> None:
+        """Make the folder, without what an earlier training has left there."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.out / "backup", ignore_errors=True)
+        for name in (*FILES, "README.md"):
+            if not (self.out / name).is_dir():
+                (self.out / name).unlink(missing_ok=True)
+        self._note(state="training")
 
     @classmethod
     def resumed(cls, out: Path, given: Mapping[str, Any]) -> "Training":
@@ -161,6 +164,8 @@ class Training:
         backend.set_random_seed(self.options["seed"])
         self._describe()
         model = self._model()
+        if self.told is None:  # from here on there is a training: what is impossible was said
+            self._begin()
         start = time.perf_counter()
         interrupted = False
         try:

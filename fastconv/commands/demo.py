@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastconv.commands._common import positive
+from fastconv.commands._common import natural, positive
 from fastconv.tables import table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs", type=positive, metavar="N", help="default: 20 for the digits, 3 for --data"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default: 0")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: see fastconv info")
     parser.add_argument(
         "--require",

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastconv.commands._common import amount, one_of, positive, share, size
+from fastconv.commands._common import amount, natural, one_of, part, positive, share, size
 from fastconv.commands._networks import NETWORKS
 
 SUMMARY = "train a network on a folder of pictures"
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--balance", action="store_true", default=None,
         help="rare classes weigh more, as if all had as many pictures",
     )  # fmt: skip
-    group.add_argument("--seed", type=int, metavar="N", help="default: 0")
+    group.add_argument("--seed", type=natural, metavar="N", help="default: 0")
     group.add_argument("--threads", type=positive, metavar="N", help="default: see fastconv info")
     group.add_argument(
         "--save-every", type=positive, metavar="N",
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("pictures")
     group.add_argument(
-        "--validation-split", type=share, metavar="X",
+        "--validation-split", type=part, metavar="X",
         help="share of every class that is held back (default: 0.2; no matter with a folder val)",
     )  # fmt: skip
     group.add_argument("--skip-broken", action="store_true", default=None,

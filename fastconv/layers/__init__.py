@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any
 
+from fastconv import arguments
 from fastconv.layer import Layer, Tensor
 from fastconv.layers.activation import Activation
 from fastconv.layers.add import Add
@@ -131,3 +132,6 @@ def add(inputs: Any, **kwargs: Any) -> Tensor:
 def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Tensor:
     """``Concatenate(axis)(inputs)``."""
     return Concatenate(axis=axis, **kwargs)(inputs)
+
+
+arguments.explain(globals())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.layer import Frame, Layer, Node, Tensor
 from fastconv.shapes import Shape
 
@@ -57,6 +58,7 @@ class InputLayer(Layer):
         return {**super().get_config(), "shape": list(self.shape)}
 
 
+@explained
 def Input(
     shape: Any = None,
     batch_size: int | None = None,

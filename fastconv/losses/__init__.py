@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.losses.base import (
     CLASSES,
     EPSILON,
     READABLE,
     Loss,
+    as_array,
     check_labels,
     check_values,
     emit_numpy,
+    located,
     real_array,
 )  # fmt: skip
 from fastconv.losses.crossentropy import (
@@ -47,8 +49,8 @@ __all__ = [
     "CosineSimilarity", "Dice", "Hinge", "Huber", "KLDivergence", "LogCosh", "Loss",
     "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredError",
     "MeanSquaredLogarithmicError", "MultiClassHinge", "Poisson", "SparseCategoricalCrossentropy",
-    "SquaredHinge", "Tversky", "check_labels", "check_values", "emit_numpy", "get", "real_array",
-    "to_config",
+    "SquaredHinge", "Tversky", "as_array", "check_labels", "check_values", "emit_numpy",
+    "get", "located", "real_array", "to_config",
 ]  # fmt: skip
 
 ALL: tuple[type[Loss], ...] = (
@@ -128,3 +130,6 @@ def to_config(loss: Loss) -> dict[str, Any]:
     names = {cls: cls.name for cls in ALL}
     cls = type(loss)
     return {"name": names.get(cls, cls.__name__), **loss.get_config()}
+
+
+arguments.explain(globals())

@@ -20,6 +20,11 @@ from fastconv.shapes import Shape, fits, shape_text
 READABLE = "fdbBhHiIlLqQ?"
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 − EPSILON]
 FEW_LABELS = 64  # so many are looked at one by one
+ROUNDED = 1e-6  # so far from 0 and 1 shares may lie
+ONES: dict[str, tuple[Any, int]] = {  # by dtype: its bits as a number, and those of 1
+    "f": (np.uint32, 0x3F800000), "d": (np.uint64, 0x3FF0000000000000), "B": (np.uint8, 1),
+    "?": (np.uint8, 1),
+}  # fmt: skip
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none")
 MEANS = ("sum_over_batch_size", "mean")
 
@@ -222,6 +227,30 @@ def check_values(y: Any, shape: Shape, what: str) -> np.ndarray:
     return y
 
 
+def check_shares(y: np.ndarray, what: str, otherwise: str = "") -> np.ndarray:
+    """Numbers from 0 to 1, up to rounding, as they are."""
+    if y.dtype.char in ONES:
+        # bits of floats from 0 to 1 are ordered as they are; those of NaN and whatever is negative
+        # are larger, so one pass over unsigned numbers sees all
+        unsigned, one = ONES[y.dtype.char]
+        if np.maximum.reduce(y.reshape(-1).view(unsigned), initial=0) <= one:
+            return y
+    wrong = ~((y >= -ROUNDED) & (y <= 1 + ROUNDED))
+    if wrong.any():
+        bad, where = y[wrong][0], located(wrong)
+        if not np.isfinite(bad):
+            raise ValueError(f"{what} holds {bad} in {where}")
+        raise ValueError(f"{what} must lie in 0..1, there is {bad} in {where}{otherwise}")
+    return y
+
+
+def located(wrong: np.ndarray, first: int = 0) -> str:
+    """Where the first true element is: "sample 3 at (1, 2)", samples counted from ``first``."""
+    place = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    row, rest = first + int(place[0]), tuple(map(int, place[1:]))
+    return f"sample {row}" + (f" at {rest}" if wrong[0].size > 1 else "")
+
+
 def check_labels(y: Any, output: Shape, what: str, ignored: int | None = None) -> np.ndarray:
     """Class numbers (n,) or (n, *pixels), each in 0 … classes − 1 or ``ignored``."""
     y = real_array(y, what)
@@ -231,7 +260,11 @@ def check_labels(y: Any, output: Shape, what: str, ignored: int | None = None) -
     if y.ndim == 1 and want == (1,):
         y = y[:, None]
     if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
-        raise ValueError(f"{what} must be whole class numbers")
+        wrong = y != np.floor(y)  # NaN too
+        bad = y[wrong][0]
+        if not np.isfinite(bad):
+            raise ValueError(f"{what} holds {bad} in {located(wrong)}")
+        raise ValueError(f"{what} must be whole class numbers, there is {bad} in {located(wrong)}")
     if not fits(want, y.shape[1:]):
         raise ValueError(
             f"{what} must be class numbers of shape {shape_text(want)}, not {y.shape}"
@@ -247,8 +280,42 @@ def check_labels(y: Any, output: Shape, what: str, ignored: int | None = None) -
         low, high = (min(small), max(small)) if few else (looked.min(), looked.max())
         if not (low >= 0 and high < classes):
             bad = low if low < 0 else high
-            raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad}")
+            where = located(y == bad)
+            raise ValueError(f"{what} must lie in 0..{classes - 1}, there is {bad} in {where}")
     return y if y.dtype.kind in "iu" else y.astype(np.int32)
+
+
+def _mend(x: np.ndarray, what: str) -> str:
+    """What to do with data that are no numbers."""
+    if x.dtype.kind == "O":
+        return (
+            ": np.stack(list(x)) joins arrays of one shape, x.astype(np.float32) turns Python's "
+            "numbers"
+        )
+    if x.dtype.kind == "c":
+        return ": np.abs(x), or x.real and x.imag as two channels"
+    if x.dtype.kind not in "US":
+        return ""
+    if x.ndim == 0:
+        return ": files are read by np.load, or by utils.image_dataset_from_directory"
+    if what.startswith("y"):
+        return ": words become class numbers by names, y = np.unique(y, return_inverse=True)"
+    return ": x.astype(np.float32) turns numbers that are written as words"
+
+
+def as_array(x: Any, what: str) -> np.ndarray:
+    """What numpy makes of x, or a ValueError that names it."""
+    if x is None:
+        raise ValueError(f"{what} is missing: it is None")
+    if isinstance(x, np.ndarray) and hasattr(x, "mask") and np.any(x.mask):
+        raise ValueError(
+            f"{what} has masked values, in {located(x.mask)}: fill them, "
+            "x.filled(0); sample_weight 0 leaves a sample out"
+        )
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, torch's
+        raise ValueError(f"{what} must be an array of real numbers: {error}") from error
 
 
 def real_array(x: Any, what: str) -> np.ndarray:
@@ -257,12 +324,9 @@ def real_array(x: Any, what: str) -> np.ndarray:
         dtype = x.dtype
         if dtype.isnative and dtype.char in READABLE:
             return x  # nearly always; the rest takes longer than a small network's layer
-    try:
-        x = np.asarray(x)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{what} must be an array of real numbers: {error}") from error
+    x = as_array(x, what)
     if x.dtype.kind not in "fiub":
-        raise ValueError(f"{what} must be real numbers, not {x.dtype}")
+        raise ValueError(f"{what} must be real numbers, not {x.dtype}{_mend(x, what)}")
     if x.ndim == 0:
         raise ValueError(f"{what} must be an array of samples, not a single number")
     dtype = x.dtype.newbyteorder("=")

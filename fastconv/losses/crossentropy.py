@@ -11,11 +11,14 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv._native import loss as native
-from fastconv.losses.base import EPSILON, MEANS, Loss, check_labels, only_last
+from fastconv.losses.base import EPSILON, MEANS, Loss, check_labels, check_shares, only_last
 from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
+
+
+OTHERWISE = "; class numbers of several classes go with sparse_categorical_crossentropy"
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -72,6 +75,10 @@ class BinaryCrossentropy(Loss):
     @property
     def passes(self) -> str:  # type: ignore[override]
         return "" if self.from_logits else "sigmoid"
+
+    def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
+        found = super().check(y, output, name)
+        return check_shares(found, f"{name} for the loss {self.name}", OTHERWISE)
 
     def _targets(self, y_true: np.ndarray) -> np.ndarray:
         s = self.label_smoothing
@@ -265,6 +272,9 @@ class CategoricalCrossentropy(_OverClasses):
         self.from_logits = bool(from_logits)
         self.label_smoothing = shapes.real(label_smoothing, "label_smoothing", 0, 1)
         only_last(axis, type(self).__name__)
+
+    def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
+        return check_shares(super().check(y, output, name), f"{name} for the loss {self.name}")
 
     def _in_kernel(self) -> dict[str, Any] | None:
         return None if super()._in_kernel() is None else {"label_smoothing": self.label_smoothing}

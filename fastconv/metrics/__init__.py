@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import shapes
+from fastconv import arguments, shapes
 from fastconv.losses import FUNCTIONS, SHORT, Loss
 from fastconv.metrics.accuracy import (
     BinaryAccuracy,
@@ -183,3 +183,6 @@ def to_config(name: str, metric: Metric) -> Any:
     if name in ("accuracy", "acc", "crossentropy", "ce") or (not config and name in NAMES):
         return name
     return {"name": type(metric).__name__, **config}
+
+
+arguments.explain(globals())

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import DecodeError
 
+from fastconv.filetypes import kind_of
+
 TensorText = tuple[str, str, tuple[str, ...]]  # name, type, sizes
 
 
@@ -55,7 +57,9 @@ def describe(path: str | os.PathLike[str]) -> Described:
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
-        raise ValueError(f"{os.fspath(path)}: not an ONNX file") from error
+        kind = kind_of(path)
+        words = f"{kind}, not an ONNX file" if kind else "not an ONNX file"
+        raise ValueError(f"{os.fspath(path)}: {words}") from error
     if not model.ir_version or not model.graph.node:
         raise ValueError(f"{os.fspath(path)}: not an ONNX file: it holds no network")
     graph = model.graph

@@ -6,6 +6,7 @@ trainer, write beside the target, prove that very file, move it into place.
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastconv import shapes
 from fastconv.activations import LINEAR
+from fastconv.arguments import explained
 from fastconv.files import replacing
 from fastconv.graph import Graph
 from fastconv.layer import Tensor
@@ -44,6 +46,22 @@ class Description:
     tensors: dict[Tensor, OnnxTensor]
 
 
+def _check_ending(path: str | PathLike[str]) -> None:
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    if suffix in (".fc", ".fastconv"):
+        raise ValueError(
+            f"{os.fspath(path)}: model.export writes an ONNX file; model.save writes a model"
+        )
+    if suffix != ".onnx":
+        warnings.warn(
+            f"{os.fspath(path)}: what is written there is an ONNX file, and runtimes and servers "
+            "go by the ending .onnx",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+@explained
 def export(
     graph: Graph,
     path: str | PathLike[str],
@@ -102,6 +120,7 @@ def export(
     OSError
         The path cannot be written.
     """
+    _check_ending(path)
     opset = _opset(opset)
     shapes.choice(input_layout, ("NCHW", "NHWC"), "input_layout")
     shapes.choice(output, ("probabilities", "logits"), "output")

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from fastconv import regularizers, shapes
+from fastconv import arguments, regularizers, shapes
 from fastconv._native import update
 from fastconv.optimizers import schedules
 from fastconv.parameter import Parameter, zeros
@@ -21,7 +21,6 @@ __all__ = [
     "RMSprop", "get", "schedules", "to_config",
 ]  # fmt: skip
 
-KERAS_ALONE = ("gradient_accumulation_steps", "loss_scale_factor")  # None asks for nothing
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 AVERAGE = "average"  # the state that ``use_ema`` keeps
 
@@ -38,7 +37,12 @@ class Common(TypedDict, total=False):
     use_ema: bool
     ema_momentum: float
     ema_overwrite_frequency: int | None
+    loss_scale_factor: None
+    gradient_accumulation_steps: None
     name: str | None
+
+
+KEPT = [*CLIPS, "weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency"]
 
 
 class Optimizer:
@@ -63,6 +67,8 @@ class Optimizer:
         Weight of the old average.
     ema_overwrite_frequency : int, optional
         Put the average in the weights' place after every so many updates, too.
+    loss_scale_factor, gradient_accumulation_steps : None
+        Keras': float32 needs no scale, and parts of a batch are `fit`'s ``accumulate_steps``.
     name : str, optional
 
     Attributes
@@ -97,12 +103,16 @@ class Optimizer:
         use_ema: bool = False,
         ema_momentum: float = 0.99,
         ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: None = None,
+        gradient_accumulation_steps: None = None,
         name: str | None = None,
-        **unknown: Any,
     ) -> None:
-        for argument, value in unknown.items():
-            if value is not None or argument not in KERAS_ALONE:
-                _refuse(type(self), argument)
+        if loss_scale_factor is not None:
+            raise ValueError(f"{type(self).__name__}: loss_scale_factor: float32 needs none")
+        if gradient_accumulation_steps is not None:
+            raise ValueError(
+                f"{type(self).__name__}: gradient_accumulation_steps: give fit accumulate_steps"
+            )
         self._learning_rate = schedules.get(learning_rate)
         self.weight_decay = _optional(weight_decay, "weight_decay")
         self.clipnorm = _optional(clipnorm, "clipnorm")
@@ -248,7 +258,7 @@ class Optimizer:
         """The arguments that make this optimizer again, without its state."""
         return {
             "learning_rate": schedules.to_config(self._learning_rate),
-            **{key: getattr(self, key) for key in Common.__annotations__ if key != "name"},
+            **{key: getattr(self, key) for key in KEPT},
         }
 
     @classmethod
@@ -586,20 +596,4 @@ def _betas(beta_1: Any, beta_2: Any) -> tuple[float, float]:
     return betas
 
 
-def _refuse(cls: type, argument: str) -> None:
-    """Say what to do instead of an argument of Keras', or which ones there are."""
-    import inspect
-
-    if argument == "gradient_accumulation_steps":
-        raise ValueError(f"{cls.__name__} does not take {argument}: give fit accumulate_steps")
-    if argument == "loss_scale_factor":
-        raise ValueError(f"{cls.__name__} does not take {argument}: float32 needs none")
-    if argument == "decay":
-        raise ValueError(
-            f"{cls.__name__} does not take {argument}, which Keras 3 has no more: a schedule does "
-            "it, schedules.InverseTimeDecay(rate, 1, decay)"
-        )
-    if argument == "lr":
-        raise ValueError(f"{cls.__name__} does not take {argument}: it is learning_rate")
-    own = [p for p in inspect.signature(cls).parameters if p != "common"]
-    shapes.choice(argument, [*own, *Common.__annotations__], f"argument of {cls.__name__}")
+arguments.explain(globals())

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from fastconv import filetypes
 from fastconv.serving.errors import SessionError
 
 log = logging.getLogger("fastconv.serving")
@@ -260,6 +261,13 @@ def _explained(error: Exception, runtime: ModuleType, path: str, device: str) ->
             f"{path}: the GPU does not take every operator of the file, and the CPU is not allowed",
             f"{DOCTOR}, or allow the CPU (allow_cpu=True, --allow-cpu)",
         )
+    kind = filetypes.kind_of(path)
+    if kind == filetypes.MODEL:
+        return SessionError(
+            f"{path}: {kind}, not {filetypes.ONNX}", f"fastconv export {path} OUT.onnx writes one"
+        )
+    if kind not in (None, filetypes.ONNX):
+        return SessionError(f"{path}: {kind}, not {filetypes.ONNX}")
     return SessionError(f"{path}: not a usable ONNX file: {first_line(error)}")
 
 

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.arguments import explained
 
+
+@explained
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
     """Class numbers as one-hot rows of float32.
 

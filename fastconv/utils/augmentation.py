@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import shapes
+from fastconv.arguments import explained
 
 
 class Augmentation:
@@ -31,6 +32,7 @@ class Augmentation:
         A rectangle of up to this share of each side is filled with the image's mean.
     """
 
+    @explained
     def __init__(
         self,
         flip: bool = False,

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastconv.arguments import explained
 from fastconv.files import replacing
 from fastconv.layer import Call, Node
 from fastconv.layout import is_transpose
@@ -56,6 +57,7 @@ def model_to_dot(
     return "\n".join([*lines, "}"]) + "\n"
 
 
+@explained
 def plot_model(
     model: "Model",
     to_file: str | os.PathLike[str] = "model.png",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import backend, shapes
+from fastconv.arguments import explained
 from fastconv.dataset import AUTOTUNE, Dataset, from_files
 from fastconv.utils.arrays import to_categorical
 
@@ -18,6 +19,7 @@ CHANNELS = {"RGB": 3, "RGBA": 4, "L": 1}
 TOLD = 5  # broken files that a message names
 
 
+@explained
 def image_dataset_from_directory(
     directory: str | os.PathLike[str],
     labels: Any = "inferred",
@@ -44,7 +46,8 @@ def image_dataset_from_directory(
     Parameters
     ----------
     directory : str or path-like
-        Has a folder per class; with ``labels=None`` pictures anywhere below it.
+        Has a folder per class; with ``labels=None`` pictures anywhere below it. What is hidden (a
+        name with a dot in front) is not looked at.
     labels : "inferred", None, or list of int
         From the folders, none, or one per file in the order of their sorted paths.
     label_mode : {"int", "categorical", "binary", None}
@@ -88,11 +91,12 @@ def image_dataset_from_directory(
     OSError
         The folder or a file cannot be read; a broken picture is named.
     ValueError
-        There are no pictures, or an argument is wrong.
+        There are no pictures, in a class folder neither, or an argument is wrong.
     """
     check_pillow()
     first = backend.data_format_of(data_format) == "channels_first"
     size = shapes.integers(image_size, 2, "image_size")
+    shuffle = shapes.flag(shuffle, "shuffle")
     mode = MODES[shapes.choice(color_mode, MODES, "color_mode")]
     shapes.choice(interpolation, FILTERS, "interpolation")
     shapes.choice(on_error, ["raise", "skip"], "on_error")
@@ -218,21 +222,35 @@ def _index(
         names = list(map(str, class_names or range(int(numbers.max()) + 1)))
         return paths, numbers, names
     shapes.choice(labels, ["inferred"], "labels")
-    there = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    there = visible_folders(folder)
     names = list(class_names) if class_names is not None else there
     for name in names:
         shapes.choice(name, there, f"class folder of {folder}")
     by_class = [pictures_below(folder / name, follow) for name in names]
+    empty = [name for name, found in zip(names, by_class, strict=True) if not found]
+    if empty and class_names is None and len(empty) < len(names):
+        # left out, it would move the numbers of the classes behind it
+        raise ValueError(
+            f"{folder / empty[0]}: no pictures below this folder, is it a class? Remove it, or "
+            "name the classes, class_names=[…]"
+        )
     paths = _some([path for found in by_class for path in found], folder)
     return paths, np.repeat(np.arange(len(names)), list(map(len, by_class))), names
 
 
+def visible_folders(folder: Path) -> list[str]:
+    """The names of the folders in it, sorted; not those of other programs (.git)."""
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+
+
 def pictures_below(folder: Path, follow: bool = False) -> list[str]:
-    """The files below a folder whose names are those of pictures, sorted."""
+    """The files below a folder whose names are those of pictures, sorted; what is hidden, copies of
+    other programs (.ipynb_checkpoints, ._name.jpg), is none."""
     found = []
     for root, folders, files in os.walk(folder, followlinks=follow):
-        folders.sort()
-        found += [os.path.join(root, f) for f in files if f.lower().endswith(SUFFIXES)]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in files if not name.startswith(".")]
+        found += [os.path.join(root, f) for f in shown if f.lower().endswith(SUFFIXES)]
     return sorted(found)
 
 
