@@ -1,5 +1,6 @@
 """Runs that survive: killed, interrupted, started again, the weights are the same bits."""
 
+import json
 import multiprocessing
 import os
 import re
@@ -19,6 +20,7 @@ from test_fit import X, Y, net, weights
 
 import fastconv as fc
 from fastconv import callbacks, layers
+from fastconv.files import replacing
 
 pytestmark = pytest.mark.usefixtures("interruptible")
 
@@ -61,7 +63,7 @@ SCRIPT = """
                 os.kill(os.getpid(), signal.SIGKILL)
 
     history = model.fit(**data, epochs=3, verbose=0, callbacks=[
-        Kill(), fc.callbacks.CSVLogger(folder + ".csv"),
+        Kill(), fc.callbacks.CSVLogger(folder + ".csv"), fc.callbacks.JSONLogger(folder + ".jsonl"),
         fc.callbacks.ReduceLROnPlateau("loss", patience=1, factor=0.5, min_delta=1),
         fc.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
         fc.callbacks.BackupAndRestore(folder, save_freq=4),
@@ -90,11 +92,16 @@ def script(tmp_path):
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "generator"])
 def test_killed_in_the_middle_of_an_epoch_and_started_again(script, tmp_path, kind):
     want = script("whole", kind=kind)
+    for name in ("broken.csv", "broken.jsonl"):  # an earlier run has left something
+        (tmp_path / name).write_text("epoch,loss\n" + "0,1.5\n" * 99)
+    script("broken", kill_at=2, kind=kind)  # before the first backup
     script("broken", kill_at=10, kind=kind)  # the backup is of step 8
     assert (tmp_path / "broken" / "run.safetensors").exists()
     script("broken", kill_at=15, threads=2, kind=kind)
     assert script("broken", kind=kind) == want
     assert (tmp_path / "broken.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    lines = (tmp_path / "broken.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
     assert not (tmp_path / "broken").exists()  # what has come to its end needs no backup
 
 
@@ -135,6 +142,132 @@ def test_killed_while_it_writes(tmp_path):
         writer.communicate()
     assert first[0] == 0
     assert first == sorted(set(first))  # each began behind the one before, with a whole file
+
+
+@pytest.mark.parametrize("steps", [(3, 5), (3, 9, 11), (8, 10)])
+@pytest.mark.parametrize("append", [False, True])
+def test_lines_are_written_once(tmp_path, steps, append):
+    """However often it is broken off, before its first line or behind one."""
+    path = tmp_path / "log.csv"
+    path.write_text("before\n")
+    want = "before\n" if append else ""
+
+    class Broken(Exception):
+        pass
+
+    def run(at, folder="run"):
+        model = net()
+
+        def stop(batch, logs):
+            if model.optimizer.iterations == at:
+                raise Broken
+
+        listed = [
+            callbacks.CSVLogger(path, append=append),
+            callbacks.BackupAndRestore(tmp_path / folder, save_freq=2),
+            callbacks.LambdaCallback(on_train_batch_end=stop),
+        ]
+        model.fit(X, Y, batch_size=10, epochs=2, verbose=0, callbacks=listed)
+
+    for at in steps:
+        with pytest.raises(Broken):
+            run(at)
+    run(0)
+    text = path.read_text()
+    assert text.startswith(want)
+    assert [line.partition(",")[0] for line in text[len(want) :].splitlines()] == (
+        ["0", "1"] if append else ["epoch", "0", "1"]
+    )
+
+
+LIMITED = """
+    import resource, sys
+    import numpy as np
+    import fastconv as fc
+    from fastconv import layers
+
+    what, path = sys.argv[1:]
+    x, y = np.ones((8, 4), "f4"), np.ones((8, 1), "f4")
+    model = fc.Sequential([layers.Input((4,)), layers.Dense(900), layers.Dense(1)])
+    model.compile("adam", "mse")
+    listed = {
+        "csv": lambda: fc.callbacks.CSVLogger(path),
+        "lines": lambda: fc.callbacks.JSONLogger(path),
+        "backup": lambda: fc.callbacks.BackupAndRestore(path),
+    }
+    if what in listed:
+        def write():
+            model.fit(x, y, epochs=1500, verbose=0, callbacks=[listed[what]()])
+    else:
+        write = lambda: {"save": model.save, "weights": model.save_weights}[what](path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        write()
+    except OSError as error:
+        print(error.filename, error.strerror)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("save", "a.fc"), ("weights", "a.npz"), ("weights", "a.safetensors"), ("csv", "log.csv"),
+     ("lines", "log.jsonl"), ("backup", "run")],
+)  # fmt: skip
+def test_a_disk_that_takes_no_more_is_named(tmp_path, what, name):
+    path, script = tmp_path / name, tmp_path / "limited.py"
+    script.write_text(textwrap.dedent(LIMITED))
+    done = subprocess.run(
+        [sys.executable, script, what, path], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    full = path / "run.safetensors" if what == "backup" else path
+    assert done.stdout.startswith(f"{full} File too large"), done.stderr
+    if what in ("csv", "lines"):
+        assert path.read_text().endswith("\n")  # the last line that fits is whole
+        path.unlink()
+    elif what == "backup":
+        assert list(path.iterdir()) == []
+        path.rmdir()
+    assert list(tmp_path.iterdir()) == [script]
+
+
+SAVER = """
+    import sys
+    from fastconv.files import replacing
+
+    with replacing(sys.argv[1]) as file:
+        file.write(b"half")
+        file.flush()
+        print("begun", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
+    path, other = tmp_path / "[a].fc", tmp_path / "b.fc"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SAVER), name], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for name in (path, path, other)
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout.readline() == "begun\n"
+    for part in tmp_path.glob(".*.part"):
+        os.utime(part, (1, 1))  # begun long ago
+    writers[0].kill()
+    writers[2].kill()
+    for writer in (writers[0], writers[2]):
+        writer.communicate()
+    with replacing(path) as file:
+        file.write(b"whole")
+    parts = sorted(p.name.rpartition(".fc")[0] for p in tmp_path.glob(".*.part"))
+    assert parts == [".[a]", ".b"]  # of a process that still writes, and of another file
+    writers[1].communicate()
+    assert path.read_bytes() == b"half"  # the last one to be whole
 
 
 def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **options):
