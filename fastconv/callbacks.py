@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from fastconv import shapes
-from fastconv.backup import BackupAndRestore
+from fastconv.backup import BackupAndRestore, BackupError
 from fastconv.callback import HOOKS, Callback, CallbackList, Logs
 from fastconv.files import naming
 from fastconv.history import History
 from fastconv.tensorboard import TensorBoard
 
 __all__ = [
-    "BackupAndRestore", "CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History",
-    "JSONLogger", "LambdaCallback", "LearningRateScheduler", "ModelCheckpoint", "ProgbarLogger",
-    "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN",
+    "BackupAndRestore", "BackupError", "CSVLogger", "Callback", "CallbackList", "EarlyStopping",
+    "History", "JSONLogger", "LambdaCallback", "LearningRateScheduler", "ModelCheckpoint",
+    "ProgbarLogger", "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN",
 ]  # fmt: skip
 
 StrPath = str | os.PathLike[str]

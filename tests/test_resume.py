@@ -270,7 +270,7 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
     assert path.read_bytes() == b"half"  # the last one to be whole
 
 
-def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **options):
+def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), more=(), **options):
     """Train with a backup; stopped after so many steps as Ctrl-C does it."""
     model = model or net(norm=True, dropout=0.3)
     seen = []
@@ -282,7 +282,7 @@ def fitted(folder, *, epochs=2, stop_after=None, model=None, data=(X, Y), **opti
             time.sleep(0.01)
 
     listed = [callbacks.BackupAndRestore(folder)] if folder else []
-    listed.append(callbacks.LambdaCallback(on_train_batch_begin=count))
+    listed += [callbacks.LambdaCallback(on_train_batch_begin=count), *more]
     fit = {"batch_size": 10, "epochs": epochs, "verbose": 0, "callbacks": listed, **options}
     if stop_after is None:
         return model, model.fit(*data, **fit)
@@ -301,31 +301,120 @@ def test_an_interrupted_run_goes_on(tmp_path, steps):
     assert other.epoch == history.epoch
 
 
+def refused(folder, *words, model=None, **changes):
+    """It is said what differs, and neither the model nor the backup is another one then."""
+    backup = folder / "run.safetensors"
+    before = backup.read_bytes()
+    model = model or net(norm=True, dropout=0.3)
+    model.optimizer.build(model._trainable())
+    fingerprint, rate = model.fingerprint(), model.optimizer.learning_rate
+    with pytest.raises(callbacks.BackupError) as caught:
+        fitted(folder, model=model, **changes)
+    text = str(caught.value)
+    for word in words:
+        assert re.search(word, text), text
+    assert "remove this file or name another backup_dir" in text
+    assert max(map(len, text.splitlines()[1:])) <= 160
+    assert model.fingerprint() == fingerprint
+    assert (model.optimizer.iterations, model.optimizer.learning_rate) == (0, rate)
+    assert all((v == 0).all() for v in model.optimizer.variables(model.parameters()).values())
+    assert backup.read_bytes() == before
+    return text
+
+
 def test_a_backup_of_something_else_is_refused(tmp_path):
     fitted(tmp_path, stop_after=3)
-
-    def refused(words, **changes):
-        with pytest.raises(ValueError, match=words) as caught:
-            fitted(tmp_path, **changes)
-        assert "remove this file" in str(caught.value)
-        return str(caught.value)
-
     other = fc.Sequential(
         [layers.Input((6, 6, 1)), layers.Conv2D(5, 3, name="conv"), layers.Flatten(),
          layers.Dense(3, activation="softmax", name="dense")]
     )  # fmt: skip
     other.compile("sgd", "sparse_categorical_crossentropy")
-    text = refused("another run", model=other)
+    text = refused(tmp_path, "another run", model=other)
     assert re.search(r"parameter 0, conv/kernel +float32 3×3×1×4 +float32 3×3×1×5", text)
-    assert re.search(r'optimizer .*"adam".*"sgd"', text)
+    assert re.search(r"\noptimizer +adam +sgd", text)
+    assert "beta_1" not in text  # another optimizer has other options
+    assert re.search(r"\nlayers +\S.*BatchNorm.*Flatten", text)
+    assert "filters" not in text
     changed = X.copy()
     changed[60] = 0
-    refused("the data have changed", data=(changed, Y))
-    refused("batch size +10 +20", batch_size=20)
+    refused(tmp_path, "the data have changed", data=(changed, Y))
     path = tmp_path / "run.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="not a backup of a run, or damaged"):
-        fitted(tmp_path)
+    refused(tmp_path, "not a backup of a run, or damaged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 20}, r"\nbatch size +10 +20"),
+        ({"shuffle": False}, r"\nshuffle +True +False"),
+        ({"initial_epoch": 1}, r"\ninitial_epoch +0 +1"),
+        (
+            {"class_weight": {0: 2.0, 1: 1.0, 2: 1.0}},
+            r"\nclass_weight +None +\{0: 2.0, 1",
+        ),
+        ({"accumulate_steps": 2}, r"\naccumulate_steps +1 +2"),
+        ({"validation_data": None}, r"\nvalidation +yes +no"),
+        ({"validation_data": (X * 0, Y)}, "the validation data have changed"),
+        ({"validation_batch_size": 5}, r"validation: batch size +32 +5"),
+        ({"validation_freq": 2}, r"validation_freq +1 +2"),
+        ({"callbacks": []}, "had other callbacks: LambdaCallback, EarlyStopping, History"),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_another_fit_is_refused(tmp_path, changes, words):
+    given = {"validation_data": (X, Y), "more": [callbacks.EarlyStopping()]}
+    fitted(tmp_path, stop_after=3, **given)
+    if "callbacks" in changes:
+        changes = {"more": changes["callbacks"]}
+    refused(tmp_path, words, **{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dropout": 0.5}, r"\nlayer \d, dropout: rate +0.3 +0.5\n"),
+        ({"activation": "elu"}, r"\nlayer 1, conv: activation +relu +elu\n"),
+        ({"optimizer": fc.optimizers.Adam(beta_1=0.5)}, r"\noptimizer.beta_1 +0.9 +0.5\n"),
+        ({"optimizer": fc.optimizers.Adam(0.5)}, r"\noptimizer.learning_rate +0.001 +0.5\n"),
+        (
+            {"optimizer": fc.optimizers.Adam(fc.schedules.CosineDecay(0.001, 9))},
+            r"\noptimizer.learning_rate +0.001 +CosineDecay\n",
+        ),
+        (
+            {"loss": fc.losses.SparseCategoricalCrossentropy(ignore_class=1)},
+            r"\nloss.ignore_class +None +1\n",
+        ),
+        ({"metrics": ["accuracy"]}, r"\nmetrics +\[\] +\['accuracy'\]\n"),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_another_option_is_named(tmp_path, options, words):
+    def made(
+        dropout=0.3, activation="relu", optimizer="adam", metrics=(),
+        loss="sparse_categorical_crossentropy",
+    ):  # fmt: skip
+        fc.set_random_seed(0)
+        model = fc.Sequential(
+            [layers.Input((6, 6, 1)), layers.Conv2D(4, 3, activation=activation, name="conv"),
+             layers.Dropout(dropout), layers.Flatten(), layers.Dense(3, activation="softmax")]
+        )  # fmt: skip
+        model.compile(optimizer, loss, list(metrics))
+        return model
+
+    fitted(tmp_path, stop_after=3, model=made())
+    text = refused(tmp_path, words, model=made(**options))
+    assert len(text.splitlines()) == 4
+    fitted(tmp_path, model=made())  # layers are numbered on, which makes no other run
+
+
+def test_epochs_that_are_done_cannot_be_undone(tmp_path):
+    fitted(tmp_path, stop_after=9, epochs=3)  # in epoch 2
+    refused(tmp_path, "2 steps of epoch 2 are done already, and epochs=1 .* at least 2", epochs=1)
+    model, history = fitted(tmp_path, epochs=4)
+    want, other = fitted(None, epochs=4)
+    assert history.history == other.history
+    np.testing.assert_array_equal(weights(model), weights(want))
 
 
 def test_batches_that_have_changed_are_refused(tmp_path):
@@ -334,8 +423,12 @@ def test_batches_that_have_changed_are_refused(tmp_path):
 
     options = {"shuffle": False, "batch_size": None}
     fitted(tmp_path, stop_after=3, data=(pairs(),), **options)
-    with pytest.raises(ValueError, match="the data have changed: the first 3 batches of epoch 1"):
-        fitted(tmp_path, data=(pairs(1),), **options)
+    refused(
+        tmp_path,
+        "the data have changed: the first 3 batches of epoch 1",
+        data=(pairs(1),),
+        **options,
+    )
     fitted(tmp_path, data=(pairs(),), **options)
 
 
