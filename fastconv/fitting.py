@@ -388,18 +388,27 @@ def evaluate(
 
 @contextmanager
 def _interrupts(run: Run) -> Iterator[None]:
-    """Ctrl-C ends the run after its step; pressed again, at once."""
+    """Ctrl-C ends the run after its step; pressed again, at once.
+
+    So does SIGTERM where it has been given Python's handler of Ctrl-C. Where somebody else's
+    handler is, that one decides.
+    """
+    ours: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        give_back()
         run.interrupted = True
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # another thread, or somebody else's handler: that one decides
-        return
-    signal.signal(signal.SIGINT, stop)
+    def give_back() -> None:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.default_int_handler:
+                ours.append(number)
+                signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        give_back()

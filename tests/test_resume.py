@@ -301,6 +301,25 @@ def test_an_interrupted_run_goes_on(tmp_path, steps):
     assert other.epoch == history.epoch
 
 
+def test_sigterm_ends_a_run_where_it_is_told_to(tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        stop = callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: signal.raise_signal(signal.SIGTERM)
+        )
+        model = net(norm=True, dropout=0.3)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                X, Y, batch_size=10, epochs=2, verbose=0,
+                callbacks=[stop, callbacks.BackupAndRestore(tmp_path)],
+            )  # fmt: skip
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert model.optimizer.iterations == 1  # the step was ended
+    assert (tmp_path / "run.safetensors").exists()
+
+
 def refused(folder, *words, model=None, **changes):
     """It is said what differs, and neither the model nor the backup is another one then."""
     backup = folder / "run.safetensors"
