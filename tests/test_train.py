@@ -115,6 +115,23 @@ def test_the_card_tells_how_to_use_it(trained, photos, tmp_path, monkeypatch):
     assert "left out" not in card
 
 
+@pytest.mark.parametrize("options", [("--fit", "crop"), ("--fit", "pad", "--channels", 3)])
+def test_the_card_reads_pictures_as_the_training_did(options, few, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    done = inside("train", few, *QUICK, *options, "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(out)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save("picture.jpg", exif=exif)
+    code = re.search(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[1]
+    exec(code, seen := {})
+    image = read_image("picture.jpg", "RGB" if "--channels" in options else "L", (16, 16),
+                       fit=options[1])  # fmt: skip
+    np.testing.assert_array_equal(seen["images"], image.transpose(2, 0, 1)[None])
+
+
 def test_evaluate_agrees_on_both_files_with_the_training(trained, photos, tmp_path):
     out, _ = trained
     found = []

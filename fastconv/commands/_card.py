@@ -53,7 +53,8 @@ def card(
         _block("sh", "fastconv predict model.onnx IMAGE …\nfastconv evaluate model.onnx FOLDER"),
         f"`model.onnx` needs nothing of fastconv: it takes `float32` {kind} images, channels "
         f"first: (n, {options['channels']}, {height}, {width}), with values from 0 to 255, and "
-        "gives the classes' probabilities. Their names are in its metadata.",
+        "gives the classes' probabilities. Their names are in its metadata. Transparent parts of a "
+        "picture lay over white in training.",
         _block("python", _python(names, options)),
         "`model.fc` goes on training:",
         _block("python", "import fastconv as fc\n\nmodel = fc.load_model(\"model.fc\")\n"

@@ -126,9 +126,9 @@ def listen(recorder: Recorder) -> None:
         recorder.applied(optimizer, apply)
 
     Model.fit = recorded_fit  # type: ignore[method-assign]
-    Model.forward = recorded_forward  # type: ignore[method-assign]
+    Model.forward = recorded_forward  # type: ignore[method-assign, assignment]
     Model.train_on_batch = recorded_batch  # type: ignore[method-assign, assignment]
-    Optimizer.apply = recorded_apply  # type: ignore[method-assign]
+    Optimizer.apply = recorded_apply  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:

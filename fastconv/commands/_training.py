@@ -89,7 +89,7 @@ class Training:
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             options, state = {**DEFAULTS, **told["options"]}, told["state"]
-            done = told.get("epochs_done", 0)
+            done = int(told.get("epochs_done", 0))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: damaged: {error!r}") from error
         for key, value in given.items():
@@ -100,22 +100,7 @@ class Training:
                 raise ValueError(
                     f"{out}: this training has {has}, not {_said(value)}; --overwrite begins anew"
                 )
-        epochs = given.get("epochs", options["epochs"])
-        if epochs != options["epochs"] and options["schedule"] != "constant":
-            raise ValueError(
-                f"{out}: --schedule {options['schedule']} was laid out for {options['epochs']} "
-                f"epochs, {epochs} would be another training; --overwrite begins anew"
-            )
-        if epochs < done:
-            raise ValueError(
-                f"{out}: {done} epochs are done already, more than --epochs {epochs}; a larger "
-                "number goes on, --overwrite begins anew"
-            )
-        if state == "finished" and given.get("epochs", 0) <= options["epochs"]:
-            raise ValueError(
-                f"{out}: this training is finished, after {options['epochs']} epochs; --epochs "
-                "with a larger number goes on, --overwrite begins anew"
-            )
+        _check_epochs(out, options, given.get("epochs", options["epochs"]), state, done)
         if "epochs" in given and given["epochs"] != options["epochs"]:
             told["ended"] = None
         training = cls(out, {**options, **given}, told)
@@ -349,7 +334,30 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _check_epochs(
+    out: Path, options: Mapping[str, Any], epochs: int, state: str, done: int
+) -> None:
+    """Refuse a number of epochs that a training cannot go on to."""
+    planned, schedule = options["epochs"], options["schedule"]
+    if schedule != "constant" and epochs != planned:
+        raise ValueError(
+            f"{out}: --schedule {schedule} was laid out for {planned} epochs, {epochs} would be "
+            "another training; --overwrite begins anew"
+        )
+    if epochs < done:
+        raise ValueError(
+            f"{out}: {done} epochs are done already, more than --epochs {epochs}; a larger number "
+            "goes on, --overwrite begins anew"
+        )
+    if state == "finished" and epochs <= planned:
+        more = "--epochs with a larger number goes on, " if schedule == "constant" else ""
+        raise ValueError(
+            f"{out}: this training is finished, after {planned} epochs; {more}--overwrite begins "
+            "anew"
+        )
 
 
 def _balanced(data: Pictures) -> dict[int, float]:
