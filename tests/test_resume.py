@@ -199,7 +199,9 @@ LIMITED = """
         def write():
             model.fit(x, y, epochs=1500, verbose=0, callbacks=[listed[what]()])
     else:
-        write = lambda: {"save": model.save, "weights": model.save_weights}[what](path)
+        write = lambda: {
+            "save": model.save, "weights": model.save_weights, "export": model.export,
+        }[what](path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     try:
         write()
@@ -210,10 +212,12 @@ LIMITED = """
 
 @pytest.mark.parametrize(
     ("what", "name"),
-    [("save", "a.fc"), ("weights", "a.npz"), ("weights", "a.safetensors"), ("csv", "log.csv"),
-     ("lines", "log.jsonl"), ("backup", "run")],
+    [("save", "a.fc"), ("export", "a.onnx"), ("weights", "a.npz"), ("weights", "a.safetensors"),
+     ("csv", "log.csv"), ("lines", "log.jsonl"), ("backup", "run")],
 )  # fmt: skip
 def test_a_disk_that_takes_no_more_is_named(tmp_path, what, name):
+    if what == "export":
+        pytest.importorskip("onnxruntime")
     path, script = tmp_path / name, tmp_path / "limited.py"
     script.write_text(textwrap.dedent(LIMITED))
     done = subprocess.run(

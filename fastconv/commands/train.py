@@ -84,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--warmup", type=amount, metavar="X",
-        help="epochs, or a part of one, in which the learning rate rises from 0; of one-cycle's "
-        "rise",
+        help="epochs, or a part of one, in which the learning rate rises from 0; of one-cycle the "
+        "length of its rise",
     )  # fmt: skip
     group.add_argument(
         "--momentum", type=share, metavar="X", help="of sgd and rmsprop (default: 0)"
