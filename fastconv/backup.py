@@ -5,10 +5,8 @@ everything else as JSON in its header. It is written beside and moved into place
 a full disk while it is written leaves the one before.
 """
 
-import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +18,32 @@ from safetensors import numpy as safetensors
 from fastconv import shapes
 from fastconv.callback import Callback, Logs
 from fastconv.files import replacing
-from fastconv.tables import table
+from fastconv.identity import describe, difference
 
 if TYPE_CHECKING:
     from fastconv.fitting import Run
 
-FORMAT = 1
+FORMAT = 2
 NAME = "run.safetensors"
-MAX_ROWS = 20  # of a table of differences
-NUMBER = re.compile(r"_\d+(?=/)")  # of a layer that was not named by hand
+
+
+class BackupError(ValueError):
+    """A run cannot go on from its backup; nothing was restored.
+
+    Attributes
+    ----------
+    path : Path
+        The backup.
+    reason : str
+        One line.
+    table : str
+        What differs, or nothing.
+    """
+
+    def __init__(self, path: Path, reason: str, table: str = "") -> None:
+        self.path, self.reason, self.table = path, reason, table
+        mend = "To begin anew, remove this file or name another backup_dir"
+        super().__init__("\n".join(filter(None, (f"{path}: {reason}", table, mend))))
 
 
 class BackupAndRestore(Callback):
@@ -38,9 +53,11 @@ class BackupAndRestore(Callback):
     nothing had happened: parameters, optimizer, learning rate, random state, order of the samples,
     place in the epoch, history and the state of the other callbacks are restored.
 
-    Another model, other arguments of `fit` or other data are refused, with what differs. Data are
-    recognized by their bytes (arrays), by path, size and time (image folders), or by the batches
-    of the interrupted epoch (anything else).
+    Another model, other arguments of `compile` and `fit` or other data are refused with a
+    `BackupError`, which says what differs; the model is as it was then, and so is the backup. More
+    epochs are taken, fewer than have begun are not. Data, those of validation too, are recognized
+    by their bytes (arrays), by path, size and time (image folders), or by the batches of the
+    interrupted epoch (anything else; not those of validation).
 
     Parameters
     ----------
@@ -72,13 +89,18 @@ class BackupAndRestore(Callback):
         self.each_epoch = save_freq == "epoch" or bool(double_checkpoint)
         self.delete_checkpoint = bool(delete_checkpoint)
         self.batches = 0
-        self.data: str | None = None
+        self.about: dict[str, Any] = {}  # what the run is, and its data
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         assert self.run is not None
         self.batches = 0
-        self.data = self.run.source.fingerprint()
-        self.run.recorded = self.data is None  # then the batches are what is compared
+        data, held = self.run.source.fingerprint(), self.run.held
+        self.run.recorded = data is None  # then the batches are what is compared
+        self.about = {
+            "run": describe(self.run),
+            "data": data,
+            "validation data": None if held is None else held.fingerprint(),
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.folder.glob(f".{NAME}.*.part"):  # of a run that was killed while it wrote
             part.unlink(missing_ok=True)
@@ -114,8 +136,7 @@ class BackupAndRestore(Callback):
         tensors: dict[str, np.ndarray] = {}
         told = {
             "format": FORMAT,
-            "model": _description(self.run),
-            "data": self.data,
+            **self.about,
             "state": _without_arrays(self.run.state(), "", tensors),
         }
         with replacing(self.path) as file:
@@ -123,19 +144,18 @@ class BackupAndRestore(Callback):
 
     def _restore(self, run: "Run") -> None:
         told, tensors = _read(self.path)
-        try:
-            if difference := _difference(told["model"], _description(run)):
-                raise ValueError(f"it is of another run, which differs in\n{difference}")
-            if told["data"] != self.data:
-                raise ValueError(
-                    "the data have changed since: they are not those that the interrupted run was "
-                    "trained with"
+        if table := difference(told["run"], self.about["run"]):
+            raise BackupError(self.path, "it is of another run, which differs in", table)
+        for data in ("data", "validation data"):
+            if told[data] != self.about[data]:
+                raise BackupError(
+                    self.path,
+                    f"the {data} have changed since: they are not those of the interrupted run",
                 )
+        try:
             run.restore(_with_arrays(told["state"], tensors))
         except ValueError as error:
-            raise ValueError(
-                f"{self.path}: {error}\nTo begin anew, remove this file or name another backup_dir"
-            ) from error
+            raise BackupError(self.path, str(error)) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -144,58 +164,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             told = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a backup of a run, or damaged: {error}") from error
+        raise BackupError(path, f"not a backup of a run, or damaged: {error}") from error
     if told.get("format") != FORMAT:
-        raise ValueError(f"{path}: a backup in format {told.get('format')}; this reads {FORMAT}")
+        raise BackupError(path, f"a backup in format {told.get('format')}; this reads {FORMAT}")
     return told, tensors
-
-
-def _description(run: "Run") -> dict[str, str]:
-    """What must be the same for a run to go on, by name."""
-    model = run.model
-    config = model.compile_config() or {}
-    optimizer = {k: v for k, v in config["optimizer"].items() if k != "learning_rate"}
-    batch = run.source.batch_size
-    graph = json.dumps(_nameless(model.graph.to_config()), sort_keys=True)
-    rows = {
-        f"parameter {i}, {NUMBER.sub('', p.name)}": f"{p.value.dtype} {shapes_text(p.shape)}"
-        for i, p in enumerate(model.parameters())
-    }
-    return {
-        **rows,
-        "layers": hashlib.sha256(graph.encode()).hexdigest()[:16],
-        "optimizer": json.dumps(optimizer),
-        "loss": json.dumps(config["loss"]),
-        "loss_weights": json.dumps(config["loss_weights"]),
-        "metrics": json.dumps(config["metrics"]),
-        "batch size": "that of the data" if batch is None else str(batch),
-        "steps of an epoch": str(run.source.steps),
-        "accumulate_steps": str(run.accumulate),
-    }
-
-
-def _nameless(graph: dict[str, Any]) -> dict[str, Any]:
-    """The graph without its layers' names: a notebook's cell, run again, numbers them on."""
-    layers = [
-        {**layer, "config": {k: v for k, v in layer["config"].items() if k != "name"}}
-        for layer in graph["layers"]
-    ]
-    return {**graph, "layers": layers}
-
-
-def shapes_text(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "()"
-
-
-def _difference(saved: dict[str, str], now: dict[str, str]) -> str:
-    """A table of what is not the same; empty where all is."""
-    names = [name for name in [*saved, *now] if saved.get(name) != now.get(name)]
-    rows = [[name, saved.get(name, "–"), now.get(name, "–")] for name in dict.fromkeys(names)]
-    if not rows:
-        return ""
-    more = len(rows) - MAX_ROWS
-    lines = table(["", "in the file", "now"], rows[:MAX_ROWS])
-    return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
 
 def _without_arrays(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

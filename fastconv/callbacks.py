@@ -5,6 +5,7 @@ that scrolls by.
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -14,20 +15,21 @@ import warnings
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fastconv import arguments, shapes
-from fastconv.backup import BackupAndRestore
+from fastconv.backup import BackupAndRestore, BackupError
 from fastconv.callback import HOOKS, Callback, CallbackList, Logs
+from fastconv.files import naming
 from fastconv.history import History
 from fastconv.tensorboard import TensorBoard
 
 __all__ = [
-    "BackupAndRestore", "CSVLogger", "Callback", "CallbackList", "EarlyStopping", "History",
-    "JSONLogger", "LambdaCallback", "LearningRateScheduler", "ModelCheckpoint", "ProgbarLogger",
-    "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN",
+    "BackupAndRestore", "BackupError", "CSVLogger", "Callback", "CallbackList", "EarlyStopping",
+    "History", "JSONLogger", "LambdaCallback", "LearningRateScheduler", "ModelCheckpoint",
+    "ProgbarLogger", "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN",
 ]  # fmt: skip
 
 StrPath = str | os.PathLike[str]
@@ -358,34 +360,56 @@ class _Logger(Callback):
     def __init__(self, filename: StrPath, append: bool) -> None:
         self.filename = os.fspath(filename)
         self.append = bool(append)
-        self.file: IO[str] | None = None
-        self.place: int | None = None  # where a run that goes on had come to
+        self.file: io.FileIO | None = None
+        self.place: int | None = None  # where this run's last line ends, once it has the file
 
-    def open(self) -> IO[str]:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.place = None
+
+    def open(self) -> io.FileIO:
         """The file, opened when the first line is written."""
         if self.file is None:
             Path(self.filename).parent.mkdir(parents=True, exist_ok=True)
             there = self.place is not None and os.path.exists(self.filename)
             mode = "r+" if there else "a" if self.append else "w"
-            self.file = open(self.filename, mode, newline="", encoding="utf-8")  # noqa: SIM115
+            self.file = io.FileIO(self.filename, mode)
             if there and self.place is not None:
                 self.file.truncate(self.place)
-                self.file.seek(0, os.SEEK_END)
         return self.file
+
+    def write(self, lines: str) -> None:
+        """Whole lines, or none where the disk is full, behind those that there are."""
+        file, data = self.open(), lines.encode()
+        end = file.seek(0, os.SEEK_END)
+        try:
+            with naming(self.filename):
+                while data:
+                    data = data[file.write(data) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.close()
 
     def close(self) -> None:
         if self.file is not None:
+            self.place = self.file.seek(0, os.SEEK_END)
             self.file.close()
-            self.file = self.place = None
+            self.file = None
 
     def get_state(self) -> dict[str, Any]:
+        return {"place": self._place()}
+
+    def _place(self) -> int:
+        """Where the next line comes; a file that was there before, and is to go, has no place."""
         if self.file is not None:
-            self.file.flush()
-        there = os.path.exists(self.filename)
-        return {"place": os.path.getsize(self.filename) if there else 0}
+            os.fsync(self.file.fileno())  # a backup never knows of lines that a power cut takes
+            return self.file.seek(0, os.SEEK_END)
+        if self.place is not None:
+            return self.place
+        there = self.append and os.path.exists(self.filename)
+        return os.path.getsize(self.filename) if there else 0
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.place = state["place"]
@@ -408,23 +432,24 @@ class CSVLogger(_Logger):
         self.keys: list[str] | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
         self.keys = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
-        file = self.open()
-        fresh = file.seek(0, os.SEEK_END) == 0
+        fresh = self.open().seek(0, os.SEEK_END) == 0
         if self.keys is None:
             held = self.run is not None and self.run.held is not None
             names = sorted(logs)
             if held and not any(name.startswith("val_") for name in names):
                 names += [f"val_{name}" for name in names if name != "learning_rate"]
             self.keys = names
-        writer = csv.writer(file, delimiter=self.separator)
+        lines = io.StringIO()
+        writer = csv.writer(lines, delimiter=self.separator)
         if fresh:
             writer.writerow(["epoch", *self.keys])
         writer.writerow([epoch, *(logs.get(key, "NA") for key in self.keys)])
-        file.flush()
+        self.write(lines.getvalue())
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "keys": self.keys}
@@ -451,9 +476,7 @@ class JSONLogger(_Logger):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         numbers = {k: v if math.isfinite(v) else None for k, v in (logs or {}).items()}
         line = {"epoch": epoch, "time": round(time.time(), 3), **numbers}
-        file = self.open()
-        file.write(json.dumps(line) + "\n")
-        file.flush()
+        self.write(json.dumps(line) + "\n")
 
 
 class TerminateOnNaN(Callback):

@@ -1,7 +1,8 @@
 """The command ``fastconv`` and its subcommands, from `demo` and `train` to `verify-run`.
 
 What goes wrong by the user's doing, a missing file, a damaged one, an unknown option, is one line
-on stderr and exit code 2; ``FASTCONV_DEBUG=1`` shows the traceback instead.
+on stderr, with a table below where there is one, and exit code 2; ``FASTCONV_DEBUG=1`` shows the
+traceback instead.
 """
 
 import argparse
@@ -118,9 +119,11 @@ def _parser() -> Parser:
 
 
 def _complain(error: Exception, stream: IO[str]) -> None:
-    """One line, whatever the message has."""
+    """One line, whatever the message has; a table that belongs to it stands below."""
     if isinstance(error, OSError) and error.strerror:
         words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         words = str(error) or type(error).__name__
     print("fastconv:", " ".join(words.split()), file=stream)
+    for note in getattr(error, "__notes__", ()):
+        print(*(f"  {line}" for line in note.splitlines()), sep="\n", file=stream)

@@ -118,6 +118,7 @@ class Run:
         verbose: int,
         accumulate_steps: int = 1,
         validation_freq: Any = 1,
+        class_weight: Any = None,
     ) -> None:
         self.model = model
         self.source = source
@@ -129,6 +130,7 @@ class Run:
         self.verbose = verbose
         self.accumulate = accumulate_steps
         self.validation_freq = validation_freq
+        self.class_weight = class_weight  # which the batches have already
         self.interrupted = False
         self.watched = False  # a callback ends the training where the loss is not finite
         self.recorded = False  # the batches are remembered, for a run that goes on
@@ -299,7 +301,16 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was asked for; parameters and optimizer must be the same kind."""
+        """Stand where `state` was asked for; parameters and optimizer must be the same kind.
+
+        The model is changed last, when nothing can be refused any more.
+        """
+        self._check(state)
+        self.epoch, self.step, self.order = state["epoch"], state["step"], state["order"]
+        self.lane.pending = state["means"]
+        self._replay(state)
+        for callback, (_, own) in zip(self.callbacks.callbacks, state["callbacks"], strict=True):
+            callback.set_state(own)
         model, optimizer = self.model, self.model.optimizer
         parameters = model.parameters()
         live = [p.value for p in parameters], list(optimizer.variables(parameters).values())
@@ -310,17 +321,30 @@ class Run:
         if state["learning_rate"] is not None:
             optimizer.learning_rate = state["learning_rate"]
         model.seed = state["seed"]
-        self.epoch, self.step, self.order = state["epoch"], state["step"], state["order"]
-        self.lane.pending = state["means"]
+        backend.set_random_state(state["random"])
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Refuse what cannot go on from `state`."""
+        epoch, step = state["epoch"], state["step"]
+        if epoch + (step > 0) > self.epochs:
+            there = f"{step} steps of epoch {epoch + 1}" if step else f"{epoch} epochs"
+            raise ValueError(
+                f"{there} are done already, and epochs={self.epochs} are asked for: give at least "
+                f"{epoch + (step > 0)}"
+            )
         kinds = [type(callback).__name__ for callback in self.callbacks.callbacks]
         if kinds != (saved := [kind for kind, _ in state["callbacks"]]):
             raise ValueError(
                 "the run that is to go on had other callbacks: "
                 f"{', '.join(saved)}; now there are {', '.join(kinds)}"
             )
-        for callback, (_, own) in zip(self.callbacks.callbacks, state["callbacks"], strict=True):
-            callback.set_state(own)
-        self._replay(state)
+        model = self.model
+        variables = model.optimizer.variables(model.parameters())
+        if len(variables) != len(state["optimizer"]):  # of layers that were frozen, or were not
+            raise ValueError(
+                f"it holds {len(state['optimizer'])} arrays of the optimizer, there are "
+                f"{len(variables)} now: the optimizer has been used for other parameters"
+            )
 
     def _replay(self, state: Mapping[str, Any]) -> None:
         """Go to the place in the epoch, past batches that must be those that were there before."""
@@ -328,7 +352,6 @@ class Run:
             if self.recorded:
                 self.record(batch)
             self.lane.use(batch)  # a pass for the means so far
-        backend.set_random_state(state["random"])
         if self.recorded and self.step and self.digest.hexdigest() != state["digest"]:
             raise ValueError(
                 f"the data have changed: the first {self.step} batches of epoch {self.epoch + 1} "
@@ -365,18 +388,27 @@ def evaluate(
 
 @contextmanager
 def _interrupts(run: Run) -> Iterator[None]:
-    """Ctrl-C ends the run after its step; pressed again, at once."""
+    """Ctrl-C ends the run after its step; pressed again, at once.
+
+    So does SIGTERM where it has been given Python's handler of Ctrl-C. Where somebody else's
+    handler is, that one decides.
+    """
+    ours: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        give_back()
         run.interrupted = True
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # another thread, or somebody else's handler: that one decides
-        return
-    signal.signal(signal.SIGINT, stop)
+    def give_back() -> None:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.default_int_handler:
+                ours.append(number)
+                signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        give_back()

@@ -921,7 +921,7 @@ class Model:
                 epochs=epochs, initial_epoch=shapes.integer(initial_epoch, "initial_epoch", 0),
                 callbacks=callbacks, verbose=verbose,
                 accumulate_steps=shapes.integer(accumulate_steps, "accumulate_steps"),
-                validation_freq=_frequency(validation_freq),
+                validation_freq=_frequency(validation_freq), class_weight=class_weight,
             )  # fmt: skip
             return run.train()
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv.callback import Callback, Logs
+from fastconv.files import naming
 
 POLYNOMIAL = 0x82F63B78  # of CRC-32C (Castagnoli), bits reversed
 BINS = 30
@@ -119,16 +120,19 @@ class EventWriter:
     def _event(self, fields: bytes) -> None:
         data = _double(1, time.time()) + fields
         length = struct.pack("<Q", len(data))
-        self.file.write(
-            length + struct.pack("<I", masked_crc(length)) + data
-            + struct.pack("<I", masked_crc(data))
-        )  # fmt: skip
+        with naming(self.path):
+            self.file.write(
+                length + struct.pack("<I", masked_crc(length)) + data
+                + struct.pack("<I", masked_crc(data))
+            )  # fmt: skip
 
     def flush(self) -> None:
-        self.file.flush()
+        with naming(self.path):
+            self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with naming(self.path):
+            self.file.close()
 
 
 class TensorBoard(Callback):

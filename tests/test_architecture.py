@@ -60,6 +60,7 @@ FLOORS = {
     "sources.py": 6,
     "nonfinite.py": 6,
     "backup.py": 6,
+    "identity.py": 6,
     "tensorboard.py": 6,
     "progress.py": 6,
     "summary.py": 6,

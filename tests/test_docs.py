@@ -189,7 +189,7 @@ def test_python_runs(
         if language == "python":
             exec(compile("\n" * line + code, str(page), "exec"), names)
         elif language == "sh" and page.name in FOLLOWED:
-            for command in code.splitlines():
+            for command in code.replace("\\\n", " ").splitlines():
                 assert command.startswith("fastconv "), command
                 assert main(shlex.split(command)[1:]) == 0, command
 

@@ -1,14 +1,18 @@
 """`fastconv train`, `evaluate` and `export` as a user meets them: real processes, real files."""
 
+import argparse
 import csv
 import errno
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,8 +22,11 @@ from PIL import Image
 from test_cli import complains, inside, says
 
 import fastconv as fc
+from fastconv import callbacks, schedules
+from fastconv.commands import _recipe, train
 from fastconv.commands._scores import Scores, probabilities
 from fastconv.datasets import idx
+from fastconv.utils.images import read_image
 
 FILES = {
     "model.fc", "model.onnx", "history.csv", "curves.png", "confusion.png", "training.json",
@@ -95,10 +102,34 @@ def test_the_card_tells_how_to_use_it(trained, photos, tmp_path, monkeypatch):
     assert "--model cifar-vgg --flip --shift 2" in card
     for name in re.findall(r"\]\(([^)]+)\)", card):
         assert (out / name).exists()
-    monkeypatch.chdir(out)  # its Python runs as it stands
-    images = np.full((2, 3, 32, 32), 90, np.float32)
+    # its Python runs as it stands, on a picture that is read as in training
+    shutil.copytree(out, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    picture = next(iter(sorted((photos / "square").glob("*.jpg"))))
+    shutil.copy(picture, "picture.jpg")
+    model, seen = fc.load_model("model.fc"), {}
     for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
-        exec(code, {"images": images})
+        exec(code, seen)
+    want = model.predict(read_image(str(picture), "RGB", (32, 32))[None], verbose=0)
+    np.testing.assert_allclose(seen["scores"], want, atol=1e-4)
+    assert "left out" not in card
+
+
+@pytest.mark.parametrize("options", [("--fit", "crop"), ("--fit", "pad", "--channels", 3)])
+def test_the_card_reads_pictures_as_the_training_did(options, few, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    done = inside("train", few, *QUICK, *options, "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(out)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save("picture.jpg", exif=exif)
+    code = re.search(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[1]
+    exec(code, seen := {})
+    image = read_image("picture.jpg", "RGB" if "--channels" in options else "L", (16, 16),
+                       fit=options[1])  # fmt: skip
+    np.testing.assert_array_equal(seen["images"], image.transpose(2, 0, 1)[None])
 
 
 def test_evaluate_agrees_on_both_files_with_the_training(trained, photos, tmp_path):
@@ -193,6 +224,137 @@ def test_interrupted_it_writes_what_it_has_and_goes_on(few, tmp_path):
     assert (whole / "history.csv").read_text() == (broken / "history.csv").read_text()
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_polite_kill_is_what_ctrl_c_is(few, tmp_path, ignored):
+    """Also where Ctrl-C is not heard, as below nohup or in the background of a script."""
+    out = tmp_path / "out"
+    heard = signal.SIG_IGN if ignored else signal.SIG_DFL
+    child = subprocess.Popen(
+        command(few, *QUICK, "--epochs", 3000, "--out", out), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, heard),
+    )  # fmt: skip
+    for line in child.stdout:
+        if line.startswith("Epoch 3/"):
+            break
+    child.send_signal(signal.SIGTERM)
+    printed, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert "Go on with:" in printed
+    assert {path.name for path in out.iterdir()} == FILES
+    assert json.loads((out / "training.json").read_text())["state"] == "interrupted"
+
+
+def test_fewer_epochs_than_are_done_are_refused(few, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    ended = callbacks.BackupAndRestore.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        ended(self, epoch, logs)
+        self.run.interrupted = epoch == 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.BackupAndRestore, "on_epoch_end", interrupted)
+        assert inside("train", few, *QUICK, "--epochs", 9, "--out", out).returncode == 130
+    line = complains("train", "--resume", "--epochs", 2, "--out", out)
+    assert "4 epochs are done already, more than --epochs 2" in line
+    told = json.loads((out / "training.json").read_text())
+    told["epochs_done"] = 0  # after a kill nobody wrote it down
+    (out / "training.json").write_text(json.dumps(told))
+    done = inside("train", "--resume", "--epochs", 2, "--out", out)
+    assert done.returncode == 2
+    assert "4 epochs are done already, and epochs=2 are asked for" in done.stderr
+    assert done.stderr.endswith("\n  --overwrite begins anew\n")
+    assert "backup_dir" not in done.stderr
+    assert inside("train", "--resume", "--epochs", 5, "--out", out).returncode == 0
+    assert json.loads((out / "training.json").read_text())["epochs_done"] == 5
+
+
+def test_what_differs_stands_in_a_table(few, tmp_path):
+    out = tmp_path / "out"
+    assert inside("train", few, *QUICK, "--epochs", 1, "--out", out).returncode == 0
+    told = json.loads((out / "training.json").read_text())
+    told["options"] |= {"learning_rate": 0.5, "batch_size": 4}
+    (out / "training.json").write_text(json.dumps(told))
+    done = inside("train", "--resume", "--epochs", 2, "--out", out)
+    assert done.returncode == 2
+    assert re.search(
+        r"which differs in\n +in the file +now\n  optimizer.learning_rate +0.001 +0.5\n"
+        r"  batch size +16 +4\n.*\n  --overwrite begins anew\n$", done.stderr,
+    ), done.stderr  # fmt: skip
+
+
+# ---- how it learns ----
+
+
+RATES = {
+    ("--schedule", "cosine"): [1, (1 + math.cos(math.pi / 8)) / 2, 0],
+    ("--schedule", "linear"): [1, 7 / 8, 0],
+    ("--schedule", "step"): [1, 1, 1 / 100],
+    ("--schedule", "one-cycle"): [1 / 25, None, 1e-4 / 25],
+    ("--schedule", "one_cycle", "--warmup", 2): [1 / 25, None, 1e-4 / 25],
+    ("--warmup", 2): [0, 1 / 4, 1],
+    ("--schedule", "cosine", "--warmup", "0.5"): [0, 1, 0],
+}
+
+
+@pytest.mark.parametrize("options", RATES)
+def test_schedules_take_the_whole_training(options):
+    """Four epochs of two steps: the rate at first, after a step, and after all."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = vars(parser.parse_args(["data", "--out", "o", "--epochs", "4", *map(str, options)]))
+    chosen = {**train.DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
+    rate = _recipe.schedule(chosen, 0.2, 2)
+    for step, want in zip((0, 1, 8), RATES[options], strict=True):
+        if want is not None:
+            assert schedules.at(rate, step) == pytest.approx(0.2 * want, abs=1e-9)
+    assert 0.18 < max(schedules.at(rate, step) for step in range(9)) <= 0.2
+
+
+def test_a_recipe_is_kept_for_a_training_that_goes_on(few, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    recipe = (
+        "--epochs", 6, "--optimizer", "sgd", "--learning-rate", 0.02, "--momentum", 0.9,
+        "--weight-decay", 0.01, "--schedule", "cosine", "--warmup", 1, "--label-smoothing", 0.1,
+        "--balance",
+    )  # fmt: skip
+    assert inside("train", few, *QUICK, *recipe, "--out", whole).returncode == 0
+    ended = callbacks.BackupAndRestore.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        ended(self, epoch, logs)
+        self.run.interrupted = epoch == 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.BackupAndRestore, "on_epoch_end", interrupted)
+        assert inside("train", few, *QUICK, *recipe, "--out", broken).returncode == 130
+    line = complains("train", "--resume", "--epochs", 9, "--out", broken)
+    assert "--schedule cosine was laid out for 6 epochs" in line
+    assert "--momentum 0.9, not 0.5" in complains(
+        "train", "--resume", "--momentum", 0.5, "--out", broken
+    )
+    assert inside("train", "--resume", "--out", broken).returncode == 0
+    one, other = (json.loads((p / "training.json").read_text()) for p in (whole, broken))
+    assert one["weights_sha256"] == other["weights_sha256"]
+    assert min(one["history"]["loss"]) > 0.19  # smoothed labels cannot be met
+    model = fc.load_model(whole / "model.fc")
+    assert model.optimizer.momentum == 0.9
+    assert model.optimizer.weight_decay == 0.01
+    assert model.optimizer.learning_rate == pytest.approx(0, abs=1e-9)
+    card = (whole / "README.md").read_text(encoding="utf-8")
+    for option in ("optimizer sgd", "momentum 0.9", "weight-decay 0.01", "schedule cosine",
+                   "warmup 1", "label-smoothing 0.1"):  # fmt: skip
+        assert f" --{option} " in card
+
+
+def test_smoothed_labels_of_pictures_that_are_changed(few, tmp_path):
+    options = ("train", few, *QUICK, "--epochs", 2, "--label-smoothing", 0.2, "--flip")
+    done = inside(*options, "--schedule", "one-cycle", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert min(told["history"]["loss"]) > 0.32
+
+
 def test_killed_in_an_epoch_it_ends_with_the_same_bits(few, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = (few, *QUICK, "--flip", "--brightness", 0.2, "--batch-size", 4, "--save-every", 2)
@@ -283,6 +445,11 @@ def test_broken_pictures_are_counted_and_left_out_when_asked(tmp_path):
     assert "Left out: 2 files cannot be read" in done.stdout
     told = json.loads((out / "training.json").read_text())
     assert told["results"]["images"] == 4
+    assert [Path(words.partition(": ")[0]).name for words in told["left_out"]] == [
+        "torn.jpg", "cut.png"
+    ]  # fmt: skip
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\| left out \| 2 files cannot be read: .*torn.jpg.*cut.png", card)
     assert "1 file cannot be read" not in complains("evaluate", out / "model.fc", folder)
 
 
@@ -356,6 +523,12 @@ def test_photographs_are_read_as_they_are_seen(tmp_path):
         (["FEW", "--out", "o", "--brightness", "2"], "is not a number from 0 to 1"),
         (["FEW/circle", "--out", "o"], "a folder for each of two or more classes is needed: none"),
         (["--resume", "--out", "o"], "no training was begun in o"),
+        (["FEW", "--out", "o", "--schedule", "cosin"], "'cosin'; did you mean 'cosine'"),
+        (["FEW", "--out", "o", "--shedule", "step"], "did you mean '--schedule'?"),
+        (["FEW", "--out", "o", "--momentum", "0.9"], "--momentum is for sgd and rmsprop"),
+        (["FEW", "--out", "o", "--momentum", "2"], "is not a number from 0 to 1"),
+        (["FEW", "--out", "o", "--warmup", "20"], "--warmup 20 leaves nothing of 20 epochs"),
+        (["FEW", "--out", "o", "--weight-decay", "-1"], "--weight-decay"),
         (["FEW"], "--out"),
     ],
 )  # fmt: skip

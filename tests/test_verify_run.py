@@ -42,11 +42,73 @@ SCRIPT = """
 """
 
 
+LOOP = """
+    import sys
+    import numpy as np
+    import fastconv as fc
+    from fastconv import layers
+
+    what = sys.argv[1]
+    rng = np.random.default_rng(None if what == "data" else 0)
+    if what != "seed":
+        fc.set_random_seed(0)
+
+    def net(name):
+        return fc.Sequential(
+            [layers.Input((4,)), layers.Dropout(0.5), layers.Dense(3, name=name)], name=name
+        )
+
+    one, other = net("one"), net("other")
+    if what == "batch":
+        one.compile("sgd", "mse")
+        for _ in range(5):
+            one.train_on_batch(rng.random((8, 4)), rng.random((8, 3)))
+    for model in () if what == "batch" else (one, other):
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_weights)
+    for _ in range(0 if what == "batch" else 9):
+        x = rng.random((8, 4)).astype(np.float32)
+        for model in (one, other):
+            y, handle = model.forward(x, training=True)
+            noise = np.random.default_rng().random(y.shape) if what == "noise" else 0
+            model.backward(handle, (y + noise).astype(np.float32))
+            model.optimizer.apply()
+            one.predict(x)  # is no step
+"""
+
+
 @pytest.fixture
 def script(tmp_path):
     path = tmp_path / "train.py"
     path.write_text(textwrap.dedent(SCRIPT))
     return str(path)
+
+
+@pytest.fixture
+def loop(tmp_path):
+    path = tmp_path / "loop.py"
+    path.write_text(textwrap.dedent(LOOP))
+    return str(path)
+
+
+def test_a_loop_of_ones_own(loop, capsys):
+    assert main(["verify-run", "--steps", "6", "--threads", "1,2", loop, "good"]) == 0
+    assert "The same bits in 2 runs of 6 steps" in capsys.readouterr().out
+    assert main(["verify-run", "--threads", "1", loop, "batch"]) == 0
+    assert "2 runs of 5 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("seed", "before the first step; call fastconv.set_random_seed"),
+        ("data", "the batch of step 1"),
+        ("noise", "the weights after step 1, from the same batches, first one/kernel; is there"),
+    ],
+)
+def test_what_differs_in_a_loop_is_said(loop, capsys, what, words):
+    assert main(["verify-run", "--steps", "4", "--threads", "1", loop, what]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_the_same_bits(script, capsys):
@@ -74,7 +136,7 @@ def test_what_differs_is_said(script, capsys, what, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["none"], "does not call fit"),
+        (["none"], "calls neither fit nor train_on_batch nor optimizer.apply"),
         (["broken"], "failed: AssertionError: on purpose"),
     ],
 )

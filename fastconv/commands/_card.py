@@ -7,6 +7,7 @@ from fastconv.commands._scores import HEADER, Scores
 from fastconv.version import __version__
 
 MOST = 20  # classes of the table
+PICTURE = "picture.jpg"  # that is asked about in the example
 
 
 def card(
@@ -52,8 +53,9 @@ def card(
         _block("sh", "fastconv predict model.onnx IMAGE …\nfastconv evaluate model.onnx FOLDER"),
         f"`model.onnx` needs nothing of fastconv: it takes `float32` {kind} images, channels "
         f"first: (n, {options['channels']}, {height}, {width}), with values from 0 to 255, and "
-        "gives the classes' probabilities. Their names are in its metadata.",
-        _block("python", _python(names)),
+        "gives the classes' probabilities. Their names are in its metadata. Transparent parts of a "
+        "picture lay over white in training.",
+        _block("python", _python(names, options)),
         "`model.fc` goes on training:",
         _block("python", "import fastconv as fc\n\nmodel = fc.load_model(\"model.fc\")\n"
                "print(model.class_names)\nmodel.summary()"),
@@ -72,11 +74,24 @@ def _pair(files: Mapping[str, str]) -> str:
     return "![Loss and accuracy of every epoch](curves.png)\n\n![Confusion matrix](confusion.png)"
 
 
-def _python(names: Sequence[str]) -> str:
+def _python(names: Sequence[str], options: Mapping[str, Any]) -> str:
+    """A program that asks the exported network about one picture, read as in training."""
     listed = list(names[:3])
     shown = ", ".join(map(repr, listed)) + (", …" if len(names) > 3 else "")
+    height, width = options["size"]
+    mode, axes = ("L", "[None, None]") if options["channels"] == 1 else (
+        "RGB", ".transpose(2, 0, 1)[None]"
+    )  # fmt: skip
+    how = {
+        "stretch": f"picture.resize(({width}, {height}), Image.Resampling.BILINEAR)",
+        "crop": f"ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BILINEAR)",
+        "pad": f"ImageOps.pad(picture, ({width}, {height}), Image.Resampling.BILINEAR)",
+    }[options["fit"]]
     return (
-        "import json\n\nimport onnxruntime\n\n"
+        "import json\n\nimport numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n"
+        f'picture = ImageOps.exif_transpose(Image.open("{PICTURE}")).convert("{mode}")\n'
+        f"pixels = np.asarray({how}, np.float32)\n"
+        f"images = pixels{axes}  # (1, {options['channels']}, {height}, {width})\n\n"
         'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])\n'
         "metadata = session.get_modelmeta().custom_metadata_map\n"
         f'names = json.loads(metadata["fastconv.class_names"])  # {shown}\n'

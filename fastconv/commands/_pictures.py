@@ -46,6 +46,8 @@ class Part:
         None where they do not fit in memory; then they are read whenever they are needed.
     shape : (int, int, int)
         Of one image.
+    left_out : list of str
+        Which files could not be read, and why.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Part:
         images: np.ndarray | None = None,
         paths: Sequence[str] = (),
         fit: str = "stretch",
+        left_out: Sequence[str] = (),
     ) -> None:
         self.labels, self.shape, self.images = labels, shape, images
-        self.paths, self.fit = list(paths), fit
+        self.paths, self.fit, self.left_out = list(paths), fit, list(left_out)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +73,7 @@ class Part:
         """Some of them."""
         images = None if self.images is None else self.images[index]
         paths = [self.paths[i] for i in index] if self.paths else []
-        return Part(self.labels[index], self.shape, images, paths, self.fit)
+        return Part(self.labels[index], self.shape, images, paths, self.fit, self.left_out)
 
     def batches(self, size: int, shuffle: bool = False, augment: Any = None) -> Dataset:
         """Batches (images, labels), made ahead."""
@@ -101,6 +104,12 @@ class Pictures(NamedTuple):
     train: Part
     held: Part
     test: Part | None = None
+
+    @property
+    def left_out(self) -> list[str]:
+        """Which files could not be read, and why."""
+        parts = [self.train, self.held, *([self.test] if self.test is not None else [])]
+        return list(dict.fromkeys(words for part in parts for words in part.left_out))
 
 
 def is_idx(folder: Path) -> bool:
@@ -219,20 +228,20 @@ def _read(part: Part, skip_broken: bool) -> Part:
 
     with ThreadPoolExecutor(get_num_threads()) as pool:
         list(pool.map(read, range(len(part))))
-    if broken and not skip_broken:
-        raise ValueError(f"{_told(broken)}; --skip-broken leaves them out")
-    if broken:
-        print(f"Left out: {_told(broken)}")
+    left_out = [broken[i] for i in sorted(broken)]
+    if left_out and not skip_broken:
+        raise ValueError(f"{broken_text(left_out)}; --skip-broken leaves them out")
+    if left_out:
+        print(f"Left out: {broken_text(left_out)}")
     whole = np.array([i for i in range(len(part)) if i not in broken], int)
     if not len(whole):
         raise ValueError("none of the files is a picture that can be read")
-    kept = Part(part.labels, part.shape, images, part.paths, part.fit)
+    kept = Part(part.labels, part.shape, images, part.paths, part.fit, left_out)
     return kept if not broken else kept.at(whole)
 
 
-def _told(broken: dict[int, str]) -> str:
+def broken_text(words: Sequence[str]) -> str:
     """How many files are broken, and which."""
-    words = [broken[i] for i in sorted(broken)]
     more = len(words) - TOLD
     listed = "; ".join(words[:TOLD]) + (f"; and {more} more" if more > 0 else "")
     count = "1 file" if len(words) == 1 else f"{len(words)} files"

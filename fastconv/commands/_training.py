@@ -3,18 +3,22 @@
 import json
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastconv import backend, callbacks, config, optimizers
+from fastconv import backend, callbacks, config
+from fastconv.commands import _recipe
 from fastconv.commands._card import card
 from fastconv.commands._networks import NETWORKS
-from fastconv.commands._pictures import Form, Part, Pictures, is_idx, read_all
+from fastconv.commands._pictures import Form, Part, Pictures, broken_text, is_idx, read_all
 from fastconv.commands._scores import Scores
 from fastconv.commands.train import DEFAULTS
 from fastconv.files import replacing
@@ -57,7 +61,7 @@ class Training:
         self.out, self.options = out, dict(options)
         self.told = told
         self.network = NETWORKS[self.options["model"]]
-        self.optimizer = _optimizer(self.options)
+        _recipe.optimizer(self.options)
 
     @classmethod
     def fresh(cls, out: Path, options: Mapping[str, Any], overwrite: bool) -> "Training":
@@ -87,21 +91,19 @@ class Training:
             raise FileNotFoundError(f"{path}: no training was begun in {out}")
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            options, state = dict(told["options"]), told["state"]
+            options, state = {**DEFAULTS, **told["options"]}, told["state"]
+            done = int(told.get("epochs_done", 0))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: damaged: {error!r}") from error
         for key, value in given.items():
             same = list(value) if isinstance(value, tuple) else value
             if key not in CHANGEABLE and options.get(key) != same:
+                there = options.get(key)
+                has = f"no {_flag(key)}" if there is None else f"{_flag(key)} {_said(there)}"
                 raise ValueError(
-                    f"{out}: this training has {_flag(key)} {_said(options.get(key))}, not "
-                    f"{_said(value)}; --overwrite begins anew"
+                    f"{out}: this training has {has}, not {_said(value)}; --overwrite begins anew"
                 )
-        if state == "finished" and given.get("epochs", 0) <= options["epochs"]:
-            raise ValueError(
-                f"{out}: this training is finished, after {options['epochs']} epochs; --epochs "
-                "with a larger number goes on, --overwrite begins anew"
-            )
+        _check_epochs(out, options, given.get("epochs", options["epochs"]), state, done)
         if "epochs" in given and given["epochs"] != options["epochs"]:
             told["ended"] = None
         training = cls(out, {**options, **given}, told)
@@ -132,7 +134,10 @@ class Training:
             data.train.shape, len(data.names), include_preprocessing=True,
         )  # fmt: skip
         model.class_names = list(data.names)
-        model.compile(self.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        steps = -(-len(data.train) // options["batch_size"])
+        model.compile(
+            _recipe.optimizer(options, steps), _recipe.loss(options), metrics=["accuracy"]
+        )
         shape = "×".join(map(str, data.train.shape))
         print(
             f"{options['model']}: {model.count_params():,} parameters, images of {shape}, "
@@ -161,6 +166,10 @@ class Training:
 
     def run(self, verbose: int) -> int:
         """Train and write; returns the exit code."""
+        with _terminable():
+            return self._run(verbose)
+
+    def _run(self, verbose: int) -> int:
         backend.set_random_seed(self.options["seed"])
         self._describe()
         model = self._model()
@@ -173,6 +182,11 @@ class Training:
         except KeyboardInterrupt:
             interrupted = True
             print("\nInterrupted: what there is is written; pressed again, it is not", flush=True)
+        except callbacks.BackupError as error:
+            told = ValueError(f"{self.out}: {error.reason}")
+            for note in filter(None, (error.table, "--overwrite begins anew")):
+                told.add_note(note)
+            raise told from error
         history = model.history
         if history is None:  # before the first step
             raise KeyboardInterrupt
@@ -209,15 +223,23 @@ class Training:
         """What `fit` is given: arrays as they are, unless they are to be changed on the way."""
         chosen = {name: self.options[name] for name in AUGMENTATION}
         augment = Augmentation(**chosen) if any(chosen.values()) else None
-        size = self.options["batch_size"]
+        size, labelled = self.options["batch_size"], self._labelled()
         if part.images is not None and augment is None:
-            return {"x": part.images, "y": part.labels, "batch_size": size}
-        return {"x": part.batches(size, shuffle=True, augment=augment)}
+            x, y = labelled(part.images, part.labels)
+            return {"x": x, "y": y, "batch_size": size}
+        return {"x": part.batches(size, shuffle=True, augment=augment).map(labelled)}
 
     def _held(self, part: Part) -> Any:
+        labelled = self._labelled()
         if part.images is not None:
-            return part.images, part.labels
-        return part.batches(self.options["batch_size"])
+            return labelled(part.images, part.labels)
+        return part.batches(self.options["batch_size"]).map(labelled)
+
+    def _labelled(self) -> Any:
+        """What makes of class numbers the targets that the loss takes."""
+        if not self.options.get("label_smoothing"):
+            return _recipe.as_they_are
+        return _recipe.OneHot(len(self.data.names))
 
     # -- afterwards ---------------------------------------------------------------------------
 
@@ -235,7 +257,7 @@ class Training:
         self._note(
             state="interrupted" if interrupted else "finished", epochs_done=len(history.epoch),
             seconds=round(self.seconds, 3), weights_sha256=model.fingerprint(),
-            results=scores.to_dict(), history=history.history,
+            results=scores.to_dict(), history=history.history, left_out=self.data.left_out,
         )  # fmt: skip
         files = [name for name in (*FILES, "README.md") if (self.out / name).is_file()]
         print(f"Written to {self.out}: {', '.join(files)}")
@@ -283,6 +305,8 @@ class Training:
             ("trained on", f"{len(data.train):,} images of {data.title}, {done} epochs"),
             ("weights", f"sha256 `{model.fingerprint()}`"),
         ]  # fmt: skip
+        if data.left_out:
+            facts.append(("left out", broken_text(data.left_out)))
         if report is not None:
             facts.append(
                 ("proof of the export", f"{report.runtime} {report.runtime_version}: largest "
@@ -307,12 +331,40 @@ class Training:
             file.write(json.dumps({**facts, **told}, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def _optimizer(options: Mapping[str, Any]) -> Any:
-    """By name, so that a wrong one is said before the data are read."""
-    optimizer = optimizers.get(options["optimizer"])
-    if "learning_rate" in options:
-        optimizer.learning_rate = options["learning_rate"]
-    return optimizer
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as a scheduler or ``docker stop`` sends it, is what Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _check_epochs(
+    out: Path, options: Mapping[str, Any], epochs: int, state: str, done: int
+) -> None:
+    """Refuse a number of epochs that a training cannot go on to."""
+    planned, schedule = options["epochs"], options["schedule"]
+    if schedule != "constant" and epochs != planned:
+        raise ValueError(
+            f"{out}: --schedule {schedule} was laid out for {planned} epochs, {epochs} would be "
+            "another training; --overwrite begins anew"
+        )
+    if epochs < done:
+        raise ValueError(
+            f"{out}: {done} epochs are done already, more than --epochs {epochs}; a larger number "
+            "goes on, --overwrite begins anew"
+        )
+    if state == "finished" and epochs <= planned:
+        more = "--epochs with a larger number goes on, " if schedule == "constant" else ""
+        raise ValueError(
+            f"{out}: this training is finished, after {planned} epochs; {more}--overwrite begins "
+            "anew"
+        )
 
 
 def _balanced(data: Pictures) -> dict[int, float]:

@@ -11,8 +11,8 @@ held back to check the network. Into DIR go
   training.json  options and results, for programs
   README.md      a card: what it is, how good, how to use it
 
-Ctrl-C ends the training after its step and still writes what there is. After that, or after a
-crash, --resume goes on: the final weights have the same bits as without it.
+Ctrl-C, or SIGTERM, ends the training after its step and still writes what there is. After that, or
+after a crash, --resume goes on: the final weights have the same bits as without it.
 """
 
 import argparse
@@ -27,6 +27,8 @@ SUMMARY = "train a network on a folder of pictures"
 EXAMPLES = """examples:
   fastconv train photos --model resnet20 --epochs 30 --out shapes
   fastconv train photos --model cifar-vgg --size 64 --flip --shift 4 --brightness 0.1 --out shapes
+  fastconv train photos --optimizer sgd --learning-rate 0.1 --momentum 0.9 --weight-decay 5e-4 \\
+    --schedule cosine --warmup 2 --label-smoothing 0.1 --out shapes
   fastconv train mnist --model lenet5 --epochs 5 --out digits     the folder of MNIST's IDX files
   fastconv train --resume --out shapes                            go on after Ctrl-C or a crash
   fastconv train --resume --epochs 60 --out shapes                the same, with more epochs
@@ -34,9 +36,16 @@ EXAMPLES = """examples:
 # What an option is where it is not given; the others follow from the network and the data.
 DEFAULTS: dict[str, Any] = {
     "model": "cifar-vgg", "epochs": 20, "validation_split": 0.2, "seed": 0, "optimizer": "adam",
-    "fit": "stretch", "flip": False, "shift": 0.0, "brightness": 0.0, "contrast": 0.0,
-    "erase": 0.0, "balance": False, "skip_broken": False,
+    "schedule": "constant", "fit": "stretch", "flip": False, "shift": 0.0, "brightness": 0.0,
+    "contrast": 0.0, "erase": 0.0, "balance": False, "skip_broken": False,
 }  # fmt: skip
+SCHEDULES = {  # of the learning rate
+    "constant": "as it is",
+    "cosine": "falls to 0 along half a cosine",
+    "linear": "falls to 0 along a line",
+    "one-cycle": "rises for three tenths of the training and falls to nearly 0",
+    "step": "a tenth after half of the training, a hundredth after three quarters",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +75,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=positive, metavar="N",
                        help="default: 32, of fewer than 1,000 pictures 16")  # fmt: skip
     group.add_argument("--optimizer", metavar="NAME", help="default: adam")
-    group.add_argument("--learning-rate", type=amount, metavar="X", help="default: the optimizer's")
+    group.add_argument("--learning-rate", type=amount, metavar="X",
+                       help="the largest, with a schedule (default: the optimizer's)")  # fmt: skip
+    group.add_argument(
+        "--schedule", type=one_of(SCHEDULES, "schedule"), metavar="NAME",
+        help="of the learning rate: " + "; ".join(f"{k} {v}" for k, v in SCHEDULES.items())
+        + " (default: constant)",
+    )  # fmt: skip
+    group.add_argument(
+        "--warmup", type=amount, metavar="X",
+        help="epochs, or a part of one, in which the learning rate rises from 0; of one-cycle the "
+        "length of its rise",
+    )  # fmt: skip
+    group.add_argument(
+        "--momentum", type=share, metavar="X", help="of sgd and rmsprop (default: 0)"
+    )
+    group.add_argument(
+        "--weight-decay", type=amount, metavar="X",
+        help="every update takes so much times the learning rate from each weight (default: 0, of "
+        "adamw 0.004)",
+    )  # fmt: skip
+    group.add_argument(
+        "--label-smoothing", type=share, metavar="X",
+        help="this share of every label is spread over all classes",
+    )  # fmt: skip
     group.add_argument(
         "--patience", type=positive, metavar="N",
         help="end where N epochs bring no smaller validation loss, and take the best weights",

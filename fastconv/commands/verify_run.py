@@ -1,9 +1,10 @@
 """Run the first steps of a training script several times and compare the bits.
 
 The script runs in processes of its own, as `python SCRIPT ARGUMENT …` would run it, and is stopped
-after the first steps of its `fit`. Initial weights, batches and the weights after every step must
-be the same each time, with every number of threads. The exit code is 1 where they are not, and the
-first place is said.
+after its first steps: those of `fit` or `train_on_batch`, and in a loop of its own every
+`optimizer.apply`. Initial weights, batches and the weights after every step must be the same each
+time, with every number of threads. The exit code is 1 where they are not, and the first place is
+said.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_counts, default=[1, 1, 2], metavar="N,N",
         help="a run with each of these numbers of threads (default: 1,1,2)",
     )  # fmt: skip
-    parser.add_argument("script", metavar="SCRIPT", help="a Python script that calls fit")
+    parser.add_argument("script", metavar="SCRIPT", help="a Python script that trains")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="the script's")
 
 
@@ -84,7 +85,10 @@ def _record(path: Path, arguments: argparse.Namespace, threads: int) -> list[dic
         raise ValueError(f"{arguments.script} failed: {last[0]}")
     found: list[dict[str, Any]] = json.loads(path.read_text())
     if not found:
-        raise ValueError(f"{arguments.script} does not call fit")
+        raise ValueError(
+            f"{arguments.script} makes no step that can be compared: it calls neither fit nor "
+            "train_on_batch nor optimizer.apply"
+        )
     return found
 
 
@@ -103,9 +107,9 @@ def _difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> str:
             )
         if one["weights"] != other["weights"]:
             names = [n for n, v in one["parameters"].items() if other["parameters"].get(n) != v]
+            loss = f" (loss {one['loss']!r} and {other['loss']!r})" if one["loss"] else ""
             return (
-                f"the weights after step {step}, from the same batches, first {names[0]} (loss "
-                f"{one['loss']!r} and {other['loss']!r}); is there a layer of your own that draws "
-                "random numbers?"
+                f"the weights after step {step}, from the same batches, first {names[0]}{loss}; is "
+                "there a layer of your own, or a gradient, that draws random numbers?"
             )
     return "" if len(a) == len(b) else f"they have {len(a) - 1} and {len(b) - 1} steps"
