@@ -25,9 +25,6 @@ INSTEAD = {
         "weight_decay shrinks the weights; for a falling rate give learning_rate a schedule, "
         "schedules.InverseTimeDecay(rate, 1, decay)"
     ),
-    "dtype": "fastconv.set_floatx settles it for all, fastconv.set_dtype_policy how is multiplied",
-    "gradient_accumulation_steps": "give fit accumulate_steps",
-    "loss_scale_factor": "float32 and bfloat16 need none",
     "max_queue_size": _AHEAD,
     "use_multiprocessing": _AHEAD,
     "weights": _LATER,

@@ -59,16 +59,12 @@ MEANT: dict[str, tuple[Callable[[], Any], str]] = {
     "lr": (lambda: optimizers.SGD(lr=0.1), "SGD does not take 'lr': it is called learning_rate"),
     "lr elsewhere": (lambda: compiled(lr=0.1), "unknown argument of compile 'lr'"),
     "decay": (lambda: optimizers.SGD(decay=1e-6), "weight_decay.*InverseTimeDecay"),
-    "accumulation": (
-        lambda: optimizers.Adam(gradient_accumulation_steps=4), "give fit accumulate_steps"
-    ),
     "workers": (lambda: compiled().fit(X, Y, workers=4), "fit does not take 'workers': fc.Dataset"),
     "a layer": (lambda: layers.Conv2D(8, 3, actvation="relu"), "Conv2D 'actvation'.*'activation'"),
     "input_shape": (lambda: Dense(8, input_shpe=(3,)), "'input_shpe'; did you mean 'input_shape'"),
     "instead of a needed one": (lambda: Dense(unit=8), "of Dense 'unit'; did you mean 'units'"),
     "beside a right one": (lambda: Dense(unit=8, kernel_regularizer="l2"), "of Dense 'unit'"),
     "a layer of no arguments": (lambda: layers.Flatten(naem="x"), "mean 'name'"),
-    "dtype": (lambda: Dense(8, dtype="float64"), "Dense does not take 'dtype': .*set_floatx"),
     "Input": (lambda: layers.Input(shap=(3,)), "of Input 'shap'; did you mean 'shape'"),
     "a regularizer": (lambda: regularizers.L2(l=0.1), "argument of L2 'l'"),
     "a constraint": (lambda: constraints.MaxNorm(max_valu=2), "mean 'max_value'"),
