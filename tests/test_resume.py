@@ -382,7 +382,7 @@ def test_a_backup_of_something_else_is_refused(tmp_path):
         ({"accumulate_steps": 2}, r"\naccumulate_steps +1 +2"),
         ({"validation_data": None}, r"\nvalidation +yes +no"),
         ({"validation_data": (X * 0, Y)}, "the validation data have changed"),
-        ({"validation_batch_size": 5}, r"validation: batch size +32 +5"),
+        ({"validation_batch_size": 5}, r"validation: batch size +10 +5"),
         ({"validation_freq": 2}, r"validation_freq +1 +2"),
         ({"callbacks": []}, "had other callbacks: LambdaCallback, EarlyStopping, History"),
     ],
@@ -425,7 +425,7 @@ def test_another_option_is_named(tmp_path, options, words):
             [layers.Input((6, 6, 1)), layers.Conv2D(4, 3, activation=activation, name="conv"),
              layers.Dropout(dropout), layers.Flatten(), layers.Dense(3, activation="softmax")]
         )  # fmt: skip
-        model.compile(optimizer, loss, list(metrics))
+        model.compile(optimizer, loss, metrics=list(metrics))
         return model
 
     fitted(tmp_path, stop_after=3, model=made())

@@ -279,7 +279,7 @@ def test_what_differs_stands_in_a_table(few, tmp_path):
     assert done.returncode == 2
     assert re.search(
         r"which differs in\n +in the file +now\n  optimizer.learning_rate +0.001 +0.5\n"
-        r"  batch size +16 +4\n.*\n  --overwrite begins anew\n$", done.stderr,
+        r"  batch size +16 +4\n(.+\n)+  --overwrite begins anew\n$", done.stderr,
     ), done.stderr  # fmt: skip
 
 
