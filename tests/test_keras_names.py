@@ -105,6 +105,9 @@ def test_methods_that_would_never_run_are_refused():
     for method in ("train_step", "compute_loss", "call"):
         with pytest.raises(TypeError, match=rf"M\.{method} would never be called.*no_autograd"):
             type("M", (keras.Model,), {method: lambda self, data: None})
+    for base in (layers.Layer, layers.Dense):
+        with pytest.raises(TypeError, match=r"L\.call would never be called.*NumpyLayer"):
+            type("L", (base,), {"call": lambda self, x: x})
     with pytest.raises(TypeError, match="update_step would never"):
         type("O", (keras.optimizers.SGD,), {"update_step": lambda self: None})
 
