@@ -279,6 +279,11 @@ class Layer:
             raise ValueError(f"{full_name} of shape {sizes} does not fit into memory") from None
         if name in self.held:
             parameter.regularizer = getattr(self, f"{self.held[name]}_regularizer")
+            if parameter.regularizer is not None:
+                try:
+                    parameter.regularizer.check(sizes)
+                except ValueError as error:
+                    raise ValueError(f"{full_name}: {error}") from None
             parameter.constraint = getattr(self, f"{self.held[name]}_constraint")
         self.parameters.append(parameter)
         return parameter

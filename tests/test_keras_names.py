@@ -235,6 +235,12 @@ def test_activations_are_functions(f):
     np.testing.assert_allclose(f(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
+def test_a_penalty_that_cannot_be_is_refused_where_the_weight_is_made():
+    conv = layers.Conv2D(2, 3, name="conv", kernel_regularizer="orthogonal_regularizer")
+    with pytest.raises(ValueError, match="conv/kernel: OrthogonalRegularizer takes a matrix"):
+        conv(keras.Input((8, 8, 1)))
+
+
 def test_an_activation_may_be_a_layer():
     dense = layers.Dense(3, activation=layers.LeakyReLU(0.1))
     assert dense.activation.alpha == 0.1
