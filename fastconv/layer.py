@@ -73,8 +73,45 @@ class Tensor:
     def dtype(self) -> str:
         return floatx()
 
+    # arithmetic makes the layers that do it
+
+    def __add__(self, other: Any) -> "Tensor":
+        if isinstance(other, Tensor):
+            return _of("Add")([self, other])
+        return _of("Rescaling", 1.0, _number(other, "+"))(self)
+
+    def __sub__(self, other: Any) -> "Tensor":
+        return self + (-other if isinstance(other, Tensor) else -_number(other, "-"))
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return _of("Rescaling", _number(other, "*"))(self)
+
+    def __truediv__(self, other: Any) -> "Tensor":
+        return _of("Rescaling", 1 / _number(other, "/"))(self)
+
+    def __neg__(self) -> "Tensor":
+        return _of("Rescaling", -1.0)(self)
+
+    def __rsub__(self, other: Any) -> "Tensor":
+        return -self + other
+
+    __radd__, __rmul__ = __add__, __mul__
+    __array_ufunc__ = None  # numpy's numbers on the left leave it to us
+
     def __repr__(self) -> str:
         return f"Tensor(shape={shapes.shape_text(self.shape)}, layer={self.node.layer.name!r})"
+
+
+def _of(name: str, *arguments: float) -> "Layer":
+    return REGISTRY[name](*arguments)
+
+
+def _number(value: Any, sign: str) -> float:
+    """A number beside a symbolic tensor."""
+    if isinstance(value, (bool, Tensor)) or np.ndim(value) or not np.isreal(value):
+        what = "a tensor" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"a symbolic tensor {sign} {what}: a layer of your own has to do that")
+    return float(value)
 
 
 class Node:

@@ -149,6 +149,26 @@ def test_outputs_are_called_after_the_models_that_make_them():
     assert model.metrics_names == ["loss", "left_loss", "right_loss"]
 
 
+def test_arithmetic_makes_layers(tmp_path):
+    x = keras.Input((3,))
+    y = layers.Dense(3, use_bias=False)(x)
+    cases = {
+        "sum": (y + x, lambda a, b: a + b),
+        "difference": (y - x, lambda a, b: a - b),
+        "scaled": (np.float32(2) * y / 4 + 1, lambda a, b: a / 2 + 1),
+        "turned": (3 - -y, lambda a, b: 3 + a),
+    }
+    model = keras.Model(x, [found for found, _ in cases.values()])
+    data = rng.standard_normal((5, 3))
+    a = data @ model.get_weights()[0]
+    for found, (_, want) in zip(model.predict(data), cases.values(), strict=True):
+        np.testing.assert_allclose(found, want(a, data), rtol=1e-4, atol=1e-5)
+    model.export(tmp_path / "m.onnx")
+    for wrong in (lambda: y * x, lambda: y / x, lambda: y + "a", lambda: y * np.ones(3)):
+        with pytest.raises(TypeError, match=r"layer of your own|unsupported operand"):
+            wrong()
+
+
 def test_tensors_and_inputs():
     x = keras.Input(shape=(8, 8, 1), name="image", dtype="uint8")
     assert (x.name, x.dtype, x.ndim, x.shape) == ("image", "float32", 4, (None, 8, 8, 1))
@@ -272,6 +292,9 @@ def test_mean_and_sum_of_a_loop():
     assert total.result() == 16
     mean.reset_state()
     assert mean(5.0) == 5
+    same = metrics.Accuracy()
+    same.update_state([[1], [2], [3]], [[1], [2], [0]])
+    assert same.result() == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="loop of your own"):
         network().compile("sgd", "mse", metrics=[metrics.Mean()])
 
