@@ -15,7 +15,7 @@ from fastconv import backend, shapes
 from fastconv.layer import Layer
 from fastconv.layers.input import Input
 from fastconv.model import Model
-from fastconv.tables import table
+from fastconv.tables import Printed, table
 
 STEP = 1e-6
 TOLERANCE = 1e-6
@@ -40,7 +40,7 @@ class Row:
     hint: str = ""
 
 
-class GradientReport:
+class GradientReport(Printed):
     """Rows of `check_gradients`; prints as a table, true where all of them agree."""
 
     def __init__(self, who: str, rows: Sequence[Row], tolerance: float) -> None:

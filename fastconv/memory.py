@@ -6,7 +6,7 @@ from fastconv.files import size_text
 from fastconv.optimizers import Optimizer
 from fastconv.parameter import Parameter
 from fastconv.plan import FOREVER, Plan
-from fastconv.tables import RULE, table
+from fastconv.tables import RULE, Printed, table
 
 SHOWN = 10  # layers in the table; all of them are in `Memory.layers`
 
@@ -33,7 +33,7 @@ class LayerMemory:
 
 
 @dataclass(frozen=True, repr=False)
-class Memory:
+class Memory(Printed):
     """Bytes that a model needs beside its data; printed as a table.
 
     Attributes
@@ -96,8 +96,6 @@ class Memory:
                 *([f"and {rest} more layers"] if rest else []),
             ]
         )
-
-    __repr__ = __str__
 
 
 def _size(size: int) -> str:

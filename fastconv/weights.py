@@ -15,6 +15,7 @@ from safetensors import numpy as safetensors
 
 from fastconv.files import replacing
 from fastconv.parameter import Parameter
+from fastconv.tables import Printed
 
 StrPath = str | os.PathLike[str]
 NUMBERED = re.compile(r"(?P<kind>[^/]*?)(_(?P<number>\d+))?(?P<rest>/.*)")  # <layer>/<parameter>
@@ -22,8 +23,8 @@ SUFFIXES = (".safetensors", ".npz")
 SHOWN = 8  # names of each kind in a report
 
 
-@dataclass
-class WeightsReport:
+@dataclass(repr=False)
+class WeightsReport(Printed):
     """What `load_weights` did, by the parameters' names; prints as text.
 
     Attributes

@@ -32,6 +32,22 @@ def test_a_table_is_text_alone():
     assert html.count("text-align: right") == 2  # numbers, as in a table of text
 
 
+def test_reports_show_what_they_print(tmp_path):
+    net = model()
+    net.compile("sgd", "mse")
+    net.save_weights(tmp_path / "w.npz")
+    for report in (
+        net.load_weights(tmp_path / "w.npz"),
+        net.memory(2),
+        net.export(tmp_path / "m.onnx"),
+        fc.check_gradients(layers.Dense(2, name="<b>"), input_shape=(3,)),
+    ):
+        assert repr(report) == str(report)
+        tree = ElementTree.fromstring(report._repr_html_())
+        assert tree.tag == "pre"
+        assert "".join(tree.itertext()) == str(report)
+
+
 def test_a_model_shows_its_summary(capsys):
     net = model()
     net.summary()

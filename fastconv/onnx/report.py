@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fastconv.files import size_text
+from fastconv.tables import Printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Proof:
     tolerance: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportReport(Proof):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExportReport(Printed, Proof):
     """An exported file, and the proof that it stood.
 
     Attributes
