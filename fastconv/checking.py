@@ -14,7 +14,9 @@ import numpy as np
 from fastconv import backend, shapes
 from fastconv.layer import Layer
 from fastconv.layers.input import Input
+from fastconv.losses import Loss
 from fastconv.model import Model
+from fastconv.regularizers import Regularizer
 from fastconv.tables import Printed, table
 
 STEP = 1e-6
@@ -88,12 +90,14 @@ def check_gradients(
 
     Parameters
     ----------
-    layer_or_model : Layer or Model
+    layer_or_model : Layer, Model, Loss or Regularizer
         It stays as it is: a copy in float64 is looked at.
     x : array (n, *shape), or a list of them, one per input; optional
         By default normal random numbers, which lie far from 0, where many functions have a kink.
+        Of a loss ``(y_true, y_pred)``, which must be given; of a regularizer the weight.
     input_shape : tuple, or a list of them; optional
-        One sample's, for a layer that has not been used yet or a model that leaves sizes open.
+        One sample's, for a layer that has not been used yet or a model that leaves sizes open; of a
+        regularizer the weight's.
     batch_size : int
         Samples of random inputs.
     training : bool
@@ -118,15 +122,28 @@ def check_gradients(
         With the table, and for each array that is wrong what kind of error it looks like: a
         factor, a sign, a sum too few, single elements.
     """
-    model, who = _model(layer_or_model, input_shape)
     rng = np.random.default_rng(seed)
+    settings = step, tolerance, rng
+    if isinstance(layer_or_model, (Loss, Regularizer)):
+        checker: _Checker
+        if isinstance(layer_or_model, Loss):
+            checker = _OfLoss(layer_or_model, x, *settings)
+        else:
+            weight = rng.standard_normal(input_shape or (4, 3)) if x is None else x
+            checker = _OfPenalty(layer_or_model, np.array(weight, np.float64), *settings)
+        return _told(type(layer_or_model).__name__, checker.rows(), tolerance, raises)
+    model, who = _model(layer_or_model, input_shape)
     with _double():
         twin = Model.from_config(model.get_config())
         twin.seed = model.seed
         for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
             mine.value[...] = theirs.value
         inputs = _inputs(twin, x, input_shape, batch_size, rng)
-        rows = _Checker(twin, inputs, training, step, tolerance, rng).rows()
+        rows = _OfModel(twin, inputs, training, *settings).rows()
+    return _told(who, rows, tolerance, raises)
+
+
+def _told(who: str, rows: list[Row], tolerance: float, raises: bool) -> GradientReport:
     report = GradientReport(who, rows, tolerance)
     if raises and not report:
         raise GradientError(report)
@@ -134,46 +151,28 @@ def check_gradients(
 
 
 class _Checker:
-    """A model, its inputs, and a fixed gradient at its outputs."""
+    """A function of arrays that gives a number, and what its gradients are said to be.
 
-    def __init__(
-        self, model: Model, x: list[Array], training: bool, step: float, tolerance: float,
-        rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        self.model, self.x, self.training = model, x, training
+    ``arrays`` are its arguments, by name, each with the derived gradient; ``noise`` is what
+    rounding alone makes of a slope of 0.
+    """
+
+    arrays: list[tuple[str, Array, Array]]
+    noise: float
+
+    def __init__(self, step: float, tolerance: float, rng: np.random.Generator) -> None:
         self.step, self.tolerance, self.rng = step, tolerance, rng
-        self.kept = [(p, p.value.copy()) for p in model.parameters() if not p.trainable]
-        self.state = backend.random_state()
-        y, handle = self._forward()
-        outputs = y if isinstance(y, list) else [y]
-        self.dy = [rng.standard_normal(array.shape) for array in outputs]
-        terms = sum(float(np.abs(a * b).sum()) for a, b in zip(outputs, self.dy, strict=True))
-        self.noise = 4 * np.finfo(float).eps * terms / step  # what rounding alone makes of 0
-        dx = model.backward(handle, self.dy)
-        names = [f"input {t.node.layer.name}" for t in model.inputs]
-        parameters = [p for p in model.parameters() if p.trainable]
-        self.arrays = [*zip(names, x, dx if isinstance(dx, list) else [dx], strict=True)]
-        self.arrays += [(p.name, p.value, p.grad.copy()) for p in parameters]
 
-    def _forward(self) -> Any:
-        """Outputs, with the random numbers and statistics of the first time."""
-        backend.set_random_state(self.state)
-        for parameter, value in self.kept:
-            parameter.value[...] = value
-        return self.model.forward(self.x if len(self.x) > 1 else self.x[0], self.training)
-
-    def _loss(self) -> float:
-        y, _ = self._forward()
-        outputs = y if isinstance(y, list) else [y]
-        return sum(float(np.vdot(a, b)) for a, b in zip(outputs, self.dy, strict=True))
+    def value(self) -> float:
+        raise NotImplementedError
 
     def _measured(self, array: Array, direction: Array) -> float:
-        """The loss' slope along a direction of one of the arrays."""
+        """The value's slope along a direction of one of the arrays."""
         kept = array.copy()
         array[...] = kept + self.step * direction
-        above = self._loss()
+        above = self.value()
         array[...] = kept - self.step * direction
-        below = self._loss()
+        below = self.value()
         array[...] = kept
         return (above - below) / (2 * self.step)
 
@@ -214,6 +213,82 @@ class _Checker:
         return _words(places, array.shape, derived, measured, off)
 
 
+class _OfLoss(_Checker):
+    """A loss, of targets and outputs."""
+
+    def __init__(self, loss: Loss, x: Any, *settings: Any) -> None:
+        super().__init__(*settings)
+        if not isinstance(x, (tuple, list)) or len(x) != 2:
+            raise ValueError(f"a loss is checked on x=(y_true, y_pred), not on {x!r}")
+        self.loss, self.y = loss, np.array(x[1], np.float64)
+        self.target = loss.check(np.asarray(x[0]), self.y.shape[1:], "y_true")
+        rows = np.asarray(loss.call(self.target, self.y))
+        share = loss.shares(self.target, rows.shape, None)
+        self.noise = 4 * np.finfo(float).eps * float(np.abs(rows * share).sum()) / self.step
+        slope = np.asarray(loss.gradient(self.target, self.y), np.float64)
+        if slope.shape != self.y.shape:
+            raise ValueError(
+                f"{loss.name}: gradient returns the shape {slope.shape}, y_pred has {self.y.shape}"
+            )
+        self.arrays = [("y_pred", self.y, slope * loss.spread(share, self.y.ndim))]
+
+    def value(self) -> float:
+        rows = np.asarray(self.loss.call(self.target, self.y))
+        return float((rows * self.loss.shares(self.target, rows.shape, None)).sum())
+
+
+class _OfPenalty(_Checker):
+    """A regularizer, of a weight."""
+
+    def __init__(self, penalty: Regularizer, weight: Array, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.penalty, self.weight = penalty, weight
+        self.noise = 4 * np.finfo(float).eps * abs(float(penalty(weight))) / self.step
+        slope = np.asarray(penalty.gradient(weight), np.float64)
+        if slope.shape != weight.shape:
+            raise ValueError(
+                f"{type(penalty).__name__}: gradient returns the shape {slope.shape}, the weight "
+                f"has {weight.shape}"
+            )
+        self.arrays = [("weight", weight, slope)]
+
+    def value(self) -> float:
+        return float(self.penalty(self.weight))
+
+
+class _OfModel(_Checker):
+    """A model, its inputs, and a fixed gradient at its outputs."""
+
+    def __init__(self, model: Model, x: list[Array], training: bool, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.model, self.x, self.training = model, x, training
+        rng = self.rng
+        self.kept = [(p, p.value.copy()) for p in model.parameters() if not p.trainable]
+        self.state = backend.random_state()
+        y, handle = self._forward()
+        outputs = y if isinstance(y, list) else [y]
+        self.dy = [rng.standard_normal(array.shape) for array in outputs]
+        terms = sum(float(np.abs(a * b).sum()) for a, b in zip(outputs, self.dy, strict=True))
+        self.noise = 4 * np.finfo(float).eps * terms / self.step
+        dx = model.backward(handle, self.dy)
+        names = [f"input {t.node.layer.name}" for t in model.inputs]
+        parameters = [p for p in model.parameters() if p.trainable]
+        self.arrays = [*zip(names, x, dx if isinstance(dx, list) else [dx], strict=True)]
+        self.arrays += [(p.name, p.value, p.grad.copy()) for p in parameters]
+
+    def _forward(self) -> Any:
+        """Outputs, with the random numbers and statistics of the first time."""
+        backend.set_random_state(self.state)
+        for parameter, value in self.kept:
+            parameter.value[...] = value
+        return self.model.forward(self.x if len(self.x) > 1 else self.x[0], self.training)
+
+    def value(self) -> float:
+        y, _ = self._forward()
+        outputs = y if isinstance(y, list) else [y]
+        return sum(float(np.vdot(a, b)) for a, b in zip(outputs, self.dy, strict=True))
+
+
 def _words(
     places: Array, shape: tuple[int, ...], derived: Array, measured: Array, off: Array
 ) -> str:  # fmt: skip
@@ -231,6 +306,8 @@ def _words(
             return "the sign is wrong everywhere"
         return f"a factor is wrong: it is {middle:.6g} times what it should be, everywhere"
     wrong = places[off]
+    if alone := _along_an_axis(places, shape, off):
+        return alone
     if len(wrong) < SHARE * len(places):
         first = [str(tuple(map(int, np.unravel_index(i, shape)))) for i in np.sort(wrong)[:SHOWN]]
         return (
@@ -248,12 +325,28 @@ def _words(
     return "elements are off in no simple way, for example at " + "; ".join(lines)
 
 
+def _along_an_axis(places: Array, shape: tuple[int, ...], off: Array) -> str:
+    """The words where all that is off lies at one place of an axis, and all that lies there is off:
+    a sample, an edge, a channel."""
+    for axis, index in enumerate(np.unravel_index(places, shape)):
+        at = np.unique(index[off])
+        if shape[axis] > 1 and len(at) == 1 and off[index == at[0]].mean() > 0.9:
+            kind = {0: "the first axis", len(shape) - 1: "the last axis"}.get(axis, f"axis {axis}")
+            return (
+                f"what is off lies at {int(at[0])} of {kind} alone, and all of it there: one "
+                "sample, an edge, a channel"
+            )
+    return ""
+
+
 def _model(given: Any, input_shape: Any) -> tuple[Model, str]:
     if isinstance(given, Model):
         given._build_for([np.zeros((1, *input_shape))] if input_shape and not given.built else None)
         return given, given.name
     if not isinstance(given, Layer):
-        raise ValueError(f"check_gradients takes a layer or a model, not {given!r}")
+        raise ValueError(
+            f"check_gradients takes a layer, a model, a loss or a regularizer, not {given!r}"
+        )
     several = input_shape is not None and not hasattr(input_shape[0], "__index__")
     if input_shape is None:
         if given._node is None:

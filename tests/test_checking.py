@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import layers
+from fastconv import checking, layers, losses, own, regularizers
 from fastconv.checking import GradientError
 
 
@@ -108,5 +108,80 @@ def test_layers_with_several_inputs_and_given_data():
 def test_what_it_cannot_check():
     with pytest.raises(ValueError, match="give input_shape"):
         fc.check_gradients(layers.Dense(3, name="unused"))
-    with pytest.raises(ValueError, match="a layer or a model"):
+    with pytest.raises(ValueError, match="a layer, a model, a loss or a regularizer"):
         fc.check_gradients(np.tanh)
+
+
+# -- losses and penalties -------------------------------------------------------------------------
+
+
+def targets(loss, y):
+    if loss.labels:
+        return np.arange(len(y)) % y.shape[-1]
+    if isinstance(loss, losses.Hinge | losses.SquaredHinge):
+        return np.where(np.arange(y.size).reshape(y.shape) % 2, 1.0, -1.0)
+    return np.eye(y.shape[-1])[np.arange(len(y)) % y.shape[-1]]
+
+
+@pytest.mark.parametrize("cls", losses.ALL, ids=lambda cls: cls.__name__)
+def test_losses_are_checked(cls):
+    y = np.random.default_rng(0).uniform(0.1, 0.9, (5, 3))
+    y /= y.sum(axis=1, keepdims=True)
+    loss = cls()
+    assert fc.check_gradients(loss, (targets(loss, y), y))
+
+
+@pytest.mark.parametrize(
+    "penalty", [regularizers.L1L2(0.1, 0.2), regularizers.OrthogonalRegularizer(0.3)]
+)
+def test_penalties_are_checked(penalty):
+    assert fc.check_gradients(penalty)
+    assert fc.check_gradients(penalty, input_shape=(2, 5))
+
+
+def test_wrong_ones_are_found():
+    class Wrong(own.NumpyLoss):
+        def value(self, target, y):
+            return np.square(y - target).mean(axis=1)
+
+        def gradient(self, target, y):
+            return y - target  # two thirds are missing of it, with three outputs
+
+    y = np.random.default_rng(0).random((4, 3))
+    with pytest.raises(checking.GradientError, match="Wrong[^$]*it is 1.5 times"):
+        fc.check_gradients(Wrong(), (np.zeros((4, 3)), y))
+    with pytest.raises(ValueError, match=r"x=\(y_true, y_pred\)"):
+        fc.check_gradients(Wrong())
+
+    class Thick(fc.Regularizer):
+        def __call__(self, w):
+            return float((w**3).sum())
+
+        def gradient(self, w):
+            return 3 * w
+
+    report = fc.check_gradients(Thick(), raises=False)
+    assert not report
+    assert "weight" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ((slice(None), 0), r"at 0 of axis 1 alone"),
+        ((..., 1), r"at 1 of the last axis alone"),
+        ((2,), r"at 2 of the first axis alone"),
+    ],
+)
+def test_what_is_off_along_an_axis_is_told(place, words):
+    class Off(own.NumpyLayer):
+        def call(self, x):
+            return np.square(x)
+
+        def gradient(self, x, y, dy):
+            dx = 2 * x * dy
+            dx[place] *= 3
+            return dx
+
+    report = fc.check_gradients(Off(), input_shape=(4, 4, 3), raises=False)
+    assert words in str(report)
