@@ -148,7 +148,7 @@ def test_wrong_ones_are_found():
             return y - target  # two thirds are missing of it, with three outputs
 
     y = np.random.default_rng(0).random((4, 3))
-    with pytest.raises(checking.GradientError, match="Wrong[^$]*it is 1.5 times"):
+    with pytest.raises(checking.GradientError, match=r"Wrong[^$]*it is 1\.5 times"):
         fc.check_gradients(Wrong(), (np.zeros((4, 3)), y))
     with pytest.raises(ValueError, match=r"x=\(y_true, y_pred\)"):
         fc.check_gradients(Wrong())
