@@ -217,8 +217,8 @@ class Layer:
     # parameters with a regularizer and a constraint, → the word before _regularizer in arguments
     held: ClassVar[dict[str, str]] = {}
     data_format: str | None = None  # of layers that know images
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     elementwise = False  # takes images in any order, and makes them in the same
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         layer = super().__new__(cls)
