@@ -50,8 +50,8 @@ def check_ending(path: str | os.PathLike[str], kind: str, usual: str) -> None:
     if promised == ONNX:
         raise ValueError(f"{os.fspath(path)}: model.save writes {kind}; model.export writes {ONNX}")
     warnings.warn(
-        f"{os.fspath(path)}: what is written there is {kind}, not {promised}: other programs do "
-        f"not read it. Its usual name is {usual}",
+        f"what is written under a name like *{os.path.splitext(os.fspath(path))[1]} is {kind}, not "
+        f"{promised}: other programs do not read it. Its usual name is {usual}",
         UserWarning,
         stacklevel=4,
     )

@@ -299,6 +299,17 @@ def test_mean_and_sum_of_a_loop():
         network().compile("sgd", "mse", metrics=[metrics.Mean()])
 
 
+@pytest.mark.parametrize("make", [metrics.BinaryAccuracy, metrics.MeanSquaredError, metrics.AUC])
+def test_metrics_of_numbers_without_an_axis_of_outputs(make):
+    plain, column = make(), make()
+    t, p = np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.8, 0.4])
+    plain.update_state(t, p)
+    plain.update_state(t, p, sample_weight=[1, 0, 2])
+    column.update_state(t[:, None], p[:, None])
+    column.update_state(t[:, None], p[:, None], sample_weight=[1, 0, 2])
+    assert plain.result() == column.result()
+
+
 def test_a_metric_that_updates_itself():
     class Share(metrics.Metric):
         """Keras' contract, in numpy."""

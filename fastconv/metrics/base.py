@@ -80,6 +80,7 @@ class Stateful(Metric):
     """
 
     _state: np.ndarray | None = None
+    columns = False  # numbers without an axis of outputs are columns of one
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
@@ -116,6 +117,8 @@ class Stateful(Metric):
         y_pred = real_array(y_pred, "y_pred")
         if y_pred.dtype.kind != "f":
             y_pred = y_pred.astype(np.float32)
+        if self.columns and y_pred.ndim == 1:
+            y_pred = y_pred[:, None]
         y_true = self._targets(y_true, y_pred.shape[1:])
         if sample_weight is not None:
             sample_weight = real_array(sample_weight, "sample_weight").astype(np.float64)
@@ -189,6 +192,8 @@ class OfUpdates(Metric):
 
 class MeanOf(Stateful):
     """The mean of a number per row over all samples: a subclass defines `values`."""
+
+    columns = True
 
     def size(self, output: Shape) -> int:
         return 2

@@ -194,6 +194,7 @@ class AUC(Stateful):
     """
 
     name = "auc"
+    columns = True
     labels = False
 
     def __init__(
