@@ -4,24 +4,30 @@ Central differences in float64, with the reference kernels: along a random direc
 parameter and input as a whole, and where they disagree element by element, to say where.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastconv import backend, shapes
+from fastconv import backend, data, shapes
 from fastconv.layer import Layer
+from fastconv.layers.activation import Activation
 from fastconv.layers.input import Input
+from fastconv.losses.base import Loss
 from fastconv.model import Model
+from fastconv.plan import Plan
+from fastconv.regularizers import Regularizer, gradient_of
 from fastconv.tables import table
+from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
 STEP = 1e-6
 TOLERANCE = 1e-6
 DIRECTIONS = 3
 ELEMENTS = 200  # looked at one by one where a gradient is off
 SHOWN = 5
+FULL = 0.9  # of a region's elements are off: all of them, but for gradients that are near 0
 SHARE = 0.05  # of the elements: fewer are exceptions, not the rule
 Array = np.ndarray
 
@@ -77,6 +83,7 @@ def check_gradients(
     x: Any = None,
     input_shape: Any = None,
     *,
+    y: Any = None,
     batch_size: int = 3,
     training: bool = False,
     seed: int = 0,
@@ -88,12 +95,18 @@ def check_gradients(
 
     Parameters
     ----------
-    layer_or_model : Layer or Model
+    layer_or_model : Layer, Model, Loss or Regularizer
         It stays as it is: a copy in float64 is looked at.
     x : array (n, *shape), or a list of them, one per input; optional
         By default normal random numbers, which lie far from 0, where many functions have a kink.
+        For a loss the predictions, for a regularizer the weight.
     input_shape : tuple, or a list of them; optional
-        One sample's, for a layer that has not been used yet or a model that leaves sizes open.
+        One sample's, for a layer that has not been used yet, a model that leaves sizes open, or a
+        loss; for a regularizer the weight's.
+    y : array, or a list of them, one per output; optional
+        Targets. A loss needs them. A compiled model is then looked at through its losses, with
+        their weights and the penalties of regularizers, as `fit` trains it; without ``y`` the
+        model's outputs are looked at, and no loss.
     batch_size : int
         Samples of random inputs.
     training : bool
@@ -116,64 +129,162 @@ def check_gradients(
     ------
     GradientError
         With the table, and for each array that is wrong what kind of error it looks like: a
-        factor, a sign, a sum too few, single elements.
+        factor, a sign, a sum too few, all of a row, a channel or a sample, single elements.
     """
-    model, who = _model(layer_or_model, input_shape)
     rng = np.random.default_rng(seed)
+    if isinstance(layer_or_model, Regularizer):
+        who = type(layer_or_model).__name__
+        slopes = _of_penalty(layer_or_model, x, input_shape, rng)
+    elif isinstance(layer_or_model, Loss):
+        who = f"the loss {type(layer_or_model).__name__}"
+        with _double():
+            model = _identity(layer_or_model, x, input_shape, y)
+            inputs = _inputs(model, x, None, len(y), rng)
+            compiled = Compiled(model.graph, "sgd", [layer_or_model], None, None)
+            slopes = _of_losses(model, compiled, inputs, y, training)
+            slopes.arrays[0] = ("y_pred", *slopes.arrays[0][1:])
+    else:
+        model, who = _model(layer_or_model, input_shape)
+        with _double():
+            twin = Model.from_config(model.get_config())
+            twin.seed = model.seed
+            for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+                mine.value[...] = theirs.value
+            if y is not None:
+                batch_size = len(data.as_list(y, output_names(twin.graph), "y")[0])
+            inputs = _inputs(twin, x, input_shape, batch_size, rng)
+            if y is None:
+                slopes = _of_outputs(twin, inputs, training, rng)
+            else:
+                settings = model._need_compiled()
+                compiled = Compiled(twin.graph, "sgd", settings.losses, None, settings.weights)
+                slopes = _of_losses(twin, compiled, inputs, y, training)
     with _double():
-        twin = Model.from_config(model.get_config())
-        twin.seed = model.seed
-        for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
-            mine.value[...] = theirs.value
-        inputs = _inputs(twin, x, input_shape, batch_size, rng)
-        rows = _Checker(twin, inputs, training, step, tolerance, rng).rows()
+        rows = _Checker(slopes, step, tolerance, rng).rows()
     report = GradientReport(who, rows, tolerance)
     if raises and not report:
         raise GradientError(report)
     return report
 
 
+@dataclass
+class _Slopes:
+    """A number, the arrays that it depends on, and its derived gradient by each of them."""
+
+    value: Callable[[], float]
+    terms: float  # the size of what is summed for the number: what rounding is a part of
+    arrays: list[tuple[str, Array, Array]]
+
+
+def _of_outputs(
+    model: Model, x: list[Array], training: bool, rng: np.random.Generator
+) -> _Slopes:  # fmt: skip
+    """A model's outputs, each element times a fixed random number."""
+    kept = [(p, p.value.copy()) for p in model.parameters() if not p.trainable]
+    state = backend.random_state()
+
+    def forward() -> tuple[list[Array], Any]:
+        """Outputs, with the random numbers and statistics of the first time."""
+        backend.set_random_state(state)
+        for parameter, value in kept:
+            parameter.value[...] = value
+        y, handle = model.forward(x if len(x) > 1 else x[0], training)
+        return y if isinstance(y, list) else [y], handle
+
+    outputs, handle = forward()
+    dy = [rng.standard_normal(array.shape) for array in outputs]
+    terms = sum(float(np.abs(a * b).sum()) for a, b in zip(outputs, dy, strict=True))
+    dx = model.backward(handle, dy)
+    arrays = _arrays(model, x, dx if isinstance(dx, list) else [dx])
+    return _Slopes(
+        lambda: sum(float(np.vdot(a, b)) for a, b in zip(forward()[0], dy, strict=True)),
+        terms, arrays,
+    )  # fmt: skip
+
+
+def _of_losses(
+    model: Model, compiled: Compiled, x: list[Array], y: Any, training: bool
+) -> _Slopes:  # fmt: skip
+    """The losses of a model with their weights, and its penalties, in the steps of `fit`."""
+    sizes, n = [array.shape[1:] for array in x], len(x[0])
+    known = model.graph.shapes(sizes)
+    targets = check_targets(y, model.graph, compiled, [known[t] for t in model.graph.outputs])
+    data.length([*x, *targets], "x and y")
+    heads = Heads(model.graph, compiled, gradients=True)
+    plan = Plan(model.graph, sizes, training=training, backward=True, input_gradients=True,
+                heads=heads, double=True)  # fmt: skip
+    running = plan.borrow(n)
+    runner = BatchRunner(plan, heads, running)
+    kept = [(p, p.value.copy()) for p in model.parameters() if not p.trainable]
+
+    def forward() -> float:
+        for parameter, value in kept:
+            parameter.value[...] = value
+        return runner.forward(running, x, targets, None, n, model.seed, 0)
+
+    loss = forward()
+    running.backward()
+    for parameter in heads.trained:
+        if parameter.regularizer is not None:  # `fit` adds them in the optimizer's update
+            parameter.grad += gradient_of(parameter.regularizer, parameter.value, parameter.name)
+    dx = [
+        np.zeros_like(a) if value is None else running.array(value).copy()
+        for a, value in zip(x, plan.input_gradients, strict=True)
+    ]
+    return _Slopes(forward, abs(loss), _arrays(model, x, dx))
+
+
+def _of_penalty(
+    regularizer: Regularizer, w: Any, shape: Any, rng: np.random.Generator
+) -> _Slopes:  # fmt: skip
+    if w is None and shape is None:
+        raise ValueError("a regularizer is checked on a weight: give x, or its input_shape")
+    w = rng.standard_normal(tuple(shape)) if w is None else np.array(w, np.float64)
+    name = f"w of {type(regularizer).__name__}"
+    gradient = np.array(gradient_of(regularizer, w, name), np.float64)
+    return _Slopes(lambda: float(regularizer(w)), abs(float(regularizer(w))), [("w", w, gradient)])
+
+
+def _arrays(
+    model: Model, x: list[Array], dx: list[Array]
+) -> list[tuple[str, Array, Array]]:  # fmt: skip
+    names = [f"input {t.node.layer.name}" for t in model.inputs]
+    parameters = [p for p in model.parameters() if p.trainable]
+    return [
+        *zip(names, x, dx, strict=True),
+        *((p.name, p.value, p.grad.copy()) for p in parameters),
+    ]
+
+
+def _identity(loss: Loss, x: Any, input_shape: Any, y: Any) -> Model:
+    """A model whose outputs are its inputs: the predictions of a loss."""
+    if y is None or (x is None and input_shape is None):
+        raise ValueError(
+            f"the loss {type(loss).__name__} is checked on predictions and targets: give x (or "
+            "input_shape) and y"
+        )
+    inputs = Input(tuple(input_shape) if x is None else np.shape(x)[1:])
+    return Model(inputs, Activation("linear")(inputs))
+
+
 class _Checker:
-    """A model, its inputs, and a fixed gradient at its outputs."""
+    """Measures slopes, and compares them with what was derived."""
 
     def __init__(
-        self, model: Model, x: list[Array], training: bool, step: float, tolerance: float,
-        rng: np.random.Generator,
+        self, slopes: _Slopes, step: float, tolerance: float, rng: np.random.Generator
     ) -> None:  # fmt: skip
-        self.model, self.x, self.training = model, x, training
+        self.value, self.arrays = slopes.value, slopes.arrays
         self.step, self.tolerance, self.rng = step, tolerance, rng
-        self.kept = [(p, p.value.copy()) for p in model.parameters() if not p.trainable]
-        self.state = backend.random_state()
-        y, handle = self._forward()
-        outputs = y if isinstance(y, list) else [y]
-        self.dy = [rng.standard_normal(array.shape) for array in outputs]
-        terms = sum(float(np.abs(a * b).sum()) for a, b in zip(outputs, self.dy, strict=True))
-        self.noise = 4 * np.finfo(float).eps * terms / step  # what rounding alone makes of 0
-        dx = model.backward(handle, self.dy)
-        names = [f"input {t.node.layer.name}" for t in model.inputs]
-        parameters = [p for p in model.parameters() if p.trainable]
-        self.arrays = [*zip(names, x, dx if isinstance(dx, list) else [dx], strict=True)]
-        self.arrays += [(p.name, p.value, p.grad.copy()) for p in parameters]
-
-    def _forward(self) -> Any:
-        """Outputs, with the random numbers and statistics of the first time."""
-        backend.set_random_state(self.state)
-        for parameter, value in self.kept:
-            parameter.value[...] = value
-        return self.model.forward(self.x if len(self.x) > 1 else self.x[0], self.training)
-
-    def _loss(self) -> float:
-        y, _ = self._forward()
-        outputs = y if isinstance(y, list) else [y]
-        return sum(float(np.vdot(a, b)) for a, b in zip(outputs, self.dy, strict=True))
+        # what rounding alone makes of 0
+        self.noise = 4 * np.finfo(float).eps * slopes.terms / step
 
     def _measured(self, array: Array, direction: Array) -> float:
-        """The loss' slope along a direction of one of the arrays."""
+        """The number's slope along a direction of one of the arrays."""
         kept = array.copy()
         array[...] = kept + self.step * direction
-        above = self._loss()
+        above = self.value()
         array[...] = kept - self.step * direction
-        below = self._loss()
+        below = self.value()
         array[...] = kept
         return (above - below) / (2 * self.step)
 
@@ -196,10 +307,10 @@ class _Checker:
                 worst = row
         assert worst is not None
         if not worst.right:
-            worst.hint = self._hint(array, gradient)
+            worst.hint = self._hint(name, array, gradient)
         return worst
 
-    def _hint(self, array: Array, gradient: Array) -> str:
+    def _hint(self, name: str, array: Array, gradient: Array) -> str:
         """What kind of error it looks like, from single elements."""
         if not np.isfinite(gradient).all():
             return "backward gives NaN or infinity: is every element of it written?"
@@ -211,11 +322,80 @@ class _Checker:
             direction.ravel()[place] = 1
             measured[k] = self._measured(array, direction)
         off = np.abs(derived - measured) > 1e-4 * (np.abs(measured) + np.abs(measured).max() * 1e-3)
-        return _words(places, array.shape, derived, measured, off)
+        where = np.array(np.unravel_index(places, array.shape)).T
+        axes = _axes(name, array.ndim)
+        return _words(where, array.shape, axes, derived, measured, off)
+
+
+def _axes(name: str, ndim: int) -> list[str]:
+    """What the axes of an array are called."""
+    weight = not name.startswith("input ") and name != "y_pred"
+    if weight:
+        known = {1: ["channel"], 2: ["input", "unit"], 4: ["kernel row", "kernel column",
+                 "input channel", "output channel"]}  # fmt: skip
+    else:
+        image = ["row", "column", "channel"]
+        if backend.image_data_format() == "channels_first":
+            image = ["channel", "row", "column"]
+        known = {1: ["sample"], 2: ["sample", "channel"], 3: ["sample", "step", "channel"],
+                 4: ["sample", *image]}  # fmt: skip
+    return known.get(ndim, [f"index of axis {axis}:" for axis in range(ndim)])
+
+
+def _region(where: Array, shape: tuple[int, ...], axes: list[str], off: Array) -> str:
+    """The rows, channels, samples … that hold all that is off and little else; "" if there are
+    none. It is the smallest box around what is off, or the edges of two axes."""
+    wrong, names, inside = where[off], [], np.ones(len(where), bool)
+    size = 1
+    for axis, called in enumerate(axes):
+        found = np.unique(wrong[:, axis])
+        if len(found) < len(np.unique(where[:, axis])):
+            inside &= np.isin(where[:, axis], found)
+            names.append(_indices(called, found))
+            size *= len(found)
+        else:
+            size *= shape[axis]
+    whole = size == 1 and len(shape) > 1  # a single element is an exception
+    enough = inside.sum() >= min(size, 2)
+    if names and not whole and enough and off[inside].mean() >= FULL:
+        return " of ".join(names[::-1])
+    for axis in range(len(shape) - 1):
+        pair = where[:, axis : axis + 2]
+        last = np.array(shape[axis : axis + 2]) - 1
+        edge = ((pair == 0) | (pair == last)).any(axis=1)
+        if not edge.all() and off[edge].mean() >= FULL and not off[~edge].any():
+            return f"the edge along {axes[axis]}s and {axes[axis + 1]}s"
+    return ""
+
+
+def _indices(called: str, found: Array) -> str:
+    numbers = ", ".join(map(str, found[:SHOWN])) + (", …" if len(found) > SHOWN else "")
+    plural = "s" if len(found) > 1 and not called.endswith(":") else ""
+    return f"{called}{plural} {numbers}"
+
+
+def _how(derived: Array, measured: Array) -> str:
+    """In which way all of these elements are off; "" for no simple one."""
+    if not derived.any():
+        return "backward gives zeros there, a term is missing or it is not written"
+    if not measured.any():
+        return "the outputs do not depend on it, but backward gives a gradient"
+    usable = np.abs(measured) > 1e-3 * np.abs(measured).max()
+    ratio = derived[usable] / measured[usable]
+    middle = float(np.median(ratio))
+    if np.allclose(ratio, middle, rtol=1e-4):
+        return "the sign is wrong" if abs(middle + 1) < 1e-4 else (
+            f"it is {middle:.6g} times what it should be"
+        )  # fmt: skip
+    difference = derived - measured
+    if np.allclose(difference, difference.mean(), rtol=1e-4):
+        return f"a term is off by the same amount, {difference.mean():.6g}"
+    return ""
 
 
 def _words(
-    places: Array, shape: tuple[int, ...], derived: Array, measured: Array, off: Array
+    where: Array, shape: tuple[int, ...], axes: list[str], derived: Array, measured: Array,
+    off: Array,
 ) -> str:  # fmt: skip
     if not off.any():
         return "single elements agree: forward may not be a function of its inputs alone"
@@ -230,21 +410,24 @@ def _words(
         if abs(middle + 1) < 1e-4:
             return "the sign is wrong everywhere"
         return f"a factor is wrong: it is {middle:.6g} times what it should be, everywhere"
-    wrong = places[off]
-    if len(wrong) < SHARE * len(places):
-        first = [str(tuple(map(int, np.unravel_index(i, shape)))) for i in np.sort(wrong)[:SHOWN]]
+    lines = [
+        f"{tuple(map(int, where[k]))}: derived {derived[k]:.6g}, measured {measured[k]:.6g}"
+        for k in np.nonzero(off)[0][:SHOWN]
+    ]
+    region = _region(where, shape, axes, off)
+    if region:
+        how = _how(derived[off], measured[off]) or "for example at " + "; ".join(lines)
+        return f"all of {region} is off, and nothing else: {how}"
+    wrong = sorted(tuple(map(int, place)) for place in where[off])
+    if len(wrong) < SHARE * len(where):
+        first = map(str, wrong[:SHOWN])
         return (
-            f"{len(wrong)} of {len(places)} elements are off, the others agree, first at "
+            f"{len(wrong)} of {len(where)} elements are off, the others agree, first at "
             f"{', '.join(first)}: an edge, or a kink that lies near"
         )
     difference = derived - measured
     if np.allclose(difference, difference.mean(), rtol=1e-4):
         return f"a term is off by the same amount everywhere, {difference.mean():.6g}"
-    lines = [
-        f"{tuple(map(int, np.unravel_index(places[k], shape)))}: derived {derived[k]:.6g}, "
-        f"measured {measured[k]:.6g}"
-        for k in np.nonzero(off)[0][:SHOWN]
-    ]
     return "elements are off in no simple way, for example at " + "; ".join(lines)
 
 
@@ -253,7 +436,9 @@ def _model(given: Any, input_shape: Any) -> tuple[Model, str]:
         given._build_for([np.zeros((1, *input_shape))] if input_shape and not given.built else None)
         return given, given.name
     if not isinstance(given, Layer):
-        raise ValueError(f"check_gradients takes a layer or a model, not {given!r}")
+        raise ValueError(
+            f"check_gradients takes a layer or a model, a loss or a regularizer, not {given!r}"
+        )
     several = input_shape is not None and not hasattr(input_shape[0], "__index__")
     if input_shape is None:
         if given._node is None:
