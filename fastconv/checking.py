@@ -19,7 +19,7 @@ from fastconv.losses.base import Loss
 from fastconv.model import Model
 from fastconv.plan import Plan
 from fastconv.regularizers import Regularizer, gradient_of
-from fastconv.tables import table
+from fastconv.tables import html_table, table
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
 STEP = 1e-6
@@ -60,14 +60,24 @@ class GradientReport:
         return not self.wrong
 
     def __str__(self) -> str:
+        header, cells, hints = self._cells()
+        return "\n".join([f"Gradients of {self.who}", *table(header, cells), *hints])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table."""
+        return html_table(f"Gradients of {self.who}", *self._cells())
+
+    def _cells(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """Header, rows, and what is said below."""
         cells = [
             [r.name, "×".join(map(str, r.shape)) or "1", f"{r.derived:.6e}", f"{r.measured:.6e}",
              f"{r.error:.1e}", "" if r.right else "wrong"]
             for r in self.rows
         ]  # fmt: skip
-        lines = table(["gradient of", "shape", "derived", "measured", "error", ""], cells)
-        hints = [f"{row.name}: {row.hint}" for row in self.wrong if row.hint]
-        return "\n".join([f"Gradients of {self.who}", *lines, *hints])
+        header = ["gradient of", "shape", "derived", "measured", "error", ""]
+        return header, cells, [f"{row.name}: {row.hint}" for row in self.wrong if row.hint]
 
 
 class GradientError(AssertionError):

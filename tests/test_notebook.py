@@ -67,6 +67,38 @@ def test_a_profile_shows_its_layers():
     assert len(profile.table().splitlines()) == len(rows) + 4
 
 
+def test_reports_show_themselves(tmp_path):
+    """In a console their text, in a notebook the same numbers as a table."""
+    fc.set_random_seed(0)
+    net = model()
+    net.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).random((64, 4, 4, 1)), np.zeros((64, 2))
+    net.save_weights(tmp_path / "w.npz")
+    reports = {
+        "Gradients of net": fc.check_gradients(net),
+        "Memory of net, training": net.memory(8),
+        "2 parameters loaded": net.load_weights(tmp_path / "w.npz"),
+        "Exported": net.export(tmp_path / "m.onnx"),
+        "20 steps": fc.find_learning_rate(net, x, y, batch_size=8, steps=20),
+    }
+    for title, report in reports.items():
+        shown = repr(report)
+        assert "object at" not in shown
+        assert title in report._repr_html_().split("<table>")[0]
+        if title == "20 steps":
+            assert shown.startswith("LearningRates(suggestion=")
+            assert f"suggestion: {report.suggestion:.2g}" in report._repr_html_()
+            assert rows_of(report._repr_html_())[1][0] == "1e-06"
+            continue
+        assert shown == str(report)
+        cells = [cell for row in rows_of(report._repr_html_()) for cell in row]
+        assert all(cell in shown or cell in ("parameters", "names") for cell in cells)
+    assert "out/" in repr(reports["Gradients of net"])
+    bigger = fc.Sequential([layers.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3, name="out")])
+    left = bigger.load_weights(tmp_path / "w.npz", partial=True)
+    assert rows_of(left._repr_html_())[1][:2] == ["of another shape in the file", "2"]
+
+
 NET = (
     "import numpy as np\nimport fastconv as fc\nfrom fastconv import layers, visualize\n"
     "net = fc.Sequential([layers.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2, "
