@@ -61,7 +61,7 @@ def run(page: Path, folder: Path, commands: bool = False) -> list[dict[str, Any]
                 if isinstance(value, Figure):
                     pictures.keep_figure(number, value, ast.unparse(statement))
         elif language == "sh" and commands:
-            for command in code.splitlines():
+            for command in code.replace("\\\n", " ").splitlines():
                 before = set(Path().rglob("*.png"))
                 if main(shlex.split(command)[1:]) != 0:
                     raise RuntimeError(f"{page.name}: {command}")

@@ -7,11 +7,14 @@ for them.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from fastconv import shapes
+
 if TYPE_CHECKING:
     from fastconv.fitting import Run
     from fastconv.model import Model
 
 Logs = dict[str, float]
+ALIASES = {"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
 
 
 class Callback:
@@ -31,6 +34,16 @@ class Callback:
     params: dict[str, Any]
     run: "Run | None" = None
     last = False  # whether it has its turn after all that have not
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in [name for name in vars(cls) if name.startswith("on_")]:
+            if name in ALIASES:  # Keras' shorter names
+                if ALIASES[name] not in vars(cls):
+                    setattr(cls, ALIASES[name], vars(cls)[name])
+            elif name not in HOOKS:
+                text = shapes.unknown(name, HOOKS, f"hook of {cls.__name__}")
+                raise TypeError(f"{text}: it would never be called")
 
     def set_model(self, model: "Model") -> None:
         self.model = model

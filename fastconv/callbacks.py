@@ -21,7 +21,7 @@ import numpy as np
 
 from fastconv import arguments, shapes
 from fastconv.backup import BackupAndRestore, BackupError
-from fastconv.callback import HOOKS, Callback, CallbackList, Logs
+from fastconv.callback import ALIASES, HOOKS, Callback, CallbackList, Logs
 from fastconv.files import naming
 from fastconv.history import History
 from fastconv.tensorboard import TensorBoard
@@ -498,8 +498,26 @@ class TerminateOnNaN(Callback):
 class LambdaCallback(Callback):
     """Functions as hooks: ``LambdaCallback(on_epoch_end=lambda epoch, logs: …)``."""
 
-    def __init__(self, **hooks: Callable[..., Any] | None) -> None:
-        for name, function in hooks.items():
+    def __init__(
+        self,
+        on_epoch_begin: Callable[..., Any] | None = None,
+        on_epoch_end: Callable[..., Any] | None = None,
+        on_train_begin: Callable[..., Any] | None = None,
+        on_train_end: Callable[..., Any] | None = None,
+        on_train_batch_begin: Callable[..., Any] | None = None,
+        on_train_batch_end: Callable[..., Any] | None = None,
+        **hooks: Callable[..., Any] | None,
+    ) -> None:
+        hooks |= {
+            "on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
+            "on_train_begin": on_train_begin, "on_train_end": on_train_end,
+        }  # fmt: skip
+        for name, function in (
+            ("on_train_batch_begin", on_train_batch_begin),
+            ("on_train_batch_end", on_train_batch_end),
+            *hooks.items(),
+        ):
+            name = ALIASES.get(name, name)
             shapes.choice(name, HOOKS, "hook")
             if function is not None:
                 setattr(self, name, function)

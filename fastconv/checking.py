@@ -6,6 +6,7 @@ parameter and input as a whole, and where they disagree element by element, to s
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from fastconv.losses.base import Loss
 from fastconv.model import Model
 from fastconv.plan import Plan
 from fastconv.regularizers import Regularizer, gradient_of
-from fastconv.tables import html_table, table
+from fastconv.tables import Printed, table
 from fastconv.training import BatchRunner, Compiled, Heads, check_targets, output_names
 
 STEP = 1e-6
@@ -46,7 +47,7 @@ class Row:
     hint: str = ""
 
 
-class GradientReport:
+class GradientReport(Printed):
     """Rows of `check_gradients`; prints as a table, true where all of them agree."""
 
     def __init__(self, who: str, rows: Sequence[Row], tolerance: float) -> None:
@@ -60,24 +61,14 @@ class GradientReport:
         return not self.wrong
 
     def __str__(self) -> str:
-        header, cells, hints = self._cells()
-        return "\n".join([f"Gradients of {self.who}", *table(header, cells), *hints])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the table."""
-        return html_table(f"Gradients of {self.who}", *self._cells())
-
-    def _cells(self) -> tuple[list[str], list[list[str]], list[str]]:
-        """Header, rows, and what is said below."""
         cells = [
             [r.name, "×".join(map(str, r.shape)) or "1", f"{r.derived:.6e}", f"{r.measured:.6e}",
              f"{r.error:.1e}", "" if r.right else "wrong"]
             for r in self.rows
         ]  # fmt: skip
-        header = ["gradient of", "shape", "derived", "measured", "error", ""]
-        return header, cells, [f"{row.name}: {row.hint}" for row in self.wrong if row.hint]
+        lines = table(["gradient of", "shape", "derived", "measured", "error", ""], cells)
+        hints = [f"{row.name}: {row.hint}" for row in self.wrong if row.hint]
+        return "\n".join([f"Gradients of {self.who}", *lines, *hints])
 
 
 class GradientError(AssertionError):
@@ -109,14 +100,14 @@ def check_gradients(
         It stays as it is: a copy in float64 is looked at.
     x : array (n, *shape), or a list of them, one per input; optional
         By default normal random numbers, which lie far from 0, where many functions have a kink.
-        For a loss the predictions, for a regularizer the weight.
+        Of a loss ``(y_true, y_pred)``, which must be given; of a regularizer the weight.
     input_shape : tuple, or a list of them; optional
-        One sample's, for a layer that has not been used yet, a model that leaves sizes open, or a
-        loss; for a regularizer the weight's.
+        One sample's, for a layer that has not been used yet or a model that leaves sizes open; of a
+        regularizer the weight's.
     y : array, or a list of them, one per output; optional
-        Targets. A loss needs them. A compiled model is then looked at through its losses, with
-        their weights and the penalties of regularizers, as `fit` trains it; without ``y`` the
-        model's outputs are looked at, and no loss.
+        Targets of a compiled model: it is then looked at through its losses, with their weights
+        and the penalties of regularizers, as `fit` trains it. Without them its outputs are, and no
+        loss.
     batch_size : int
         Samples of random inputs.
     training : bool
@@ -148,11 +139,7 @@ def check_gradients(
     elif isinstance(layer_or_model, Loss):
         who = f"the loss {type(layer_or_model).__name__}"
         with _double():
-            model = _identity(layer_or_model, x, input_shape, y)
-            inputs = _inputs(model, x, None, len(y), rng)
-            compiled = Compiled(model.graph, "sgd", [layer_or_model], None, None)
-            slopes = _of_losses(model, compiled, inputs, y, training)
-            slopes.arrays[0] = ("y_pred", *slopes.arrays[0][1:])
+            slopes = _of_loss(layer_or_model, x)
     else:
         model, who = _model(layer_or_model, input_shape)
         with _double():
@@ -247,12 +234,12 @@ def _of_losses(
 def _of_penalty(
     regularizer: Regularizer, w: Any, shape: Any, rng: np.random.Generator
 ) -> _Slopes:  # fmt: skip
-    if w is None and shape is None:
-        raise ValueError("a regularizer is checked on a weight: give x, or its input_shape")
-    w = rng.standard_normal(tuple(shape)) if w is None else np.array(w, np.float64)
+    w = rng.standard_normal(shape or (4, 3)) if w is None else np.array(w, np.float64)
     name = f"w of {type(regularizer).__name__}"
     gradient = np.array(gradient_of(regularizer, w, name), np.float64)
-    return _Slopes(lambda: float(regularizer(w)), abs(float(regularizer(w))), [("w", w, gradient)])
+    return _Slopes(
+        lambda: float(regularizer(w)), abs(float(regularizer(w))), [("weight", w, gradient)]
+    )
 
 
 def _arrays(
@@ -266,15 +253,20 @@ def _arrays(
     ]
 
 
-def _identity(loss: Loss, x: Any, input_shape: Any, y: Any) -> Model:
-    """A model whose outputs are its inputs: the predictions of a loss."""
-    if y is None or (x is None and input_shape is None):
-        raise ValueError(
-            f"the loss {type(loss).__name__} is checked on predictions and targets: give x (or "
-            "input_shape) and y"
-        )
-    inputs = Input(tuple(input_shape) if x is None else np.shape(x)[1:])
-    return Model(inputs, Activation("linear")(inputs))
+def _of_loss(loss: Loss, x: Any) -> _Slopes:
+    """A loss of targets and outputs, in the step that `fit` runs."""
+    if not isinstance(x, (tuple, list)) or len(x) != 2:
+        raise ValueError(f"a loss is checked on x=(y_true, y_pred), not on {x!r}")
+    y_pred = np.array(x[1], np.float64)
+    if loss.reduction == "none":  # its gradients are those of rows, as in a sum
+        loss = copy(loss)
+        loss.reduction = "sum"
+    inputs = Input(y_pred.shape[1:])
+    model = Model(inputs, Activation("linear")(inputs))  # its outputs are its inputs
+    compiled = Compiled(model.graph, "sgd", [loss], None, None)
+    slopes = _of_losses(model, compiled, [y_pred], np.asarray(x[0]), training=False)
+    slopes.arrays[0] = ("y_pred", *slopes.arrays[0][1:])
+    return slopes
 
 
 class _Checker:
@@ -447,7 +439,7 @@ def _model(given: Any, input_shape: Any) -> tuple[Model, str]:
         return given, given.name
     if not isinstance(given, Layer):
         raise ValueError(
-            f"check_gradients takes a layer or a model, a loss or a regularizer, not {given!r}"
+            f"check_gradients takes a layer, a model, a loss or a regularizer, not {given!r}"
         )
     several = input_shape is not None and not hasattr(input_shape[0], "__index__")
     if input_shape is None:

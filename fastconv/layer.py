@@ -8,17 +8,18 @@ several passes alive.
 Calling a layer on symbolic tensors records a `Node`; the graph is made of them.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import numpy as np
 
-from fastconv import arguments, constraints, initializers, regularizers, shapes
+from fastconv import activations, arguments, constraints, initializers, regularizers, shapes
 from fastconv.activations import Activation, Mask
 from fastconv.backend import floatx
 from fastconv.parameter import Parameter, assign_all
@@ -72,8 +73,45 @@ class Tensor:
     def dtype(self) -> str:
         return floatx()
 
+    # arithmetic makes the layers that do it
+
+    def __add__(self, other: Any) -> "Tensor":
+        if isinstance(other, Tensor):
+            return _of("Add")([self, other])
+        return _of("Rescaling", 1.0, _number(other, "+"))(self)
+
+    def __sub__(self, other: Any) -> "Tensor":
+        return self + (-other if isinstance(other, Tensor) else -_number(other, "-"))
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return _of("Rescaling", _number(other, "*"))(self)
+
+    def __truediv__(self, other: Any) -> "Tensor":
+        return _of("Rescaling", 1 / _number(other, "/"))(self)
+
+    def __neg__(self) -> "Tensor":
+        return _of("Rescaling", -1.0)(self)
+
+    def __rsub__(self, other: Any) -> "Tensor":
+        return -self + other
+
+    __radd__, __rmul__ = __add__, __mul__
+    __array_ufunc__ = None  # numpy's numbers on the left leave it to us
+
     def __repr__(self) -> str:
         return f"Tensor(shape={shapes.shape_text(self.shape)}, layer={self.node.layer.name!r})"
+
+
+def _of(name: str, *arguments: float) -> "Layer":
+    return REGISTRY[name](*arguments)
+
+
+def _number(value: Any, sign: str) -> float:
+    """A number beside a symbolic tensor."""
+    if isinstance(value, (bool, Tensor)) or np.ndim(value) or not np.isreal(value):
+        what = "a tensor" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"a symbolic tensor {sign} {what}: a layer of your own has to do that")
+    return float(value)
 
 
 class Node:
@@ -180,9 +218,24 @@ class Layer:
     held: ClassVar[dict[str, str]] = {}
     data_format: str | None = None  # of layers that know images
     elementwise = False  # takes images in any order, and makes them in the same
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        layer = super().__new__(cls)
+        layer._made_with = args, kwargs  # for those who say nothing of them by get_config
+        return layer
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = not cls.__module__.startswith("fastconv.")
+        if own and "call" in vars(cls) and not hasattr(super(cls, cls), "call"):
+            raise TypeError(
+                f"{cls.__name__}.call would never be called: a layer in numpy is a subclass of "
+                "fastconv.own.NumpyLayer, with call and gradient; one of steps defines "
+                "output_shape, forward and backward: docs/own_layers.md"
+            )
+        if own and "__init__" in vars(cls) and "get_config" not in vars(cls):
+            cls.get_config = _config_of_arguments  # type: ignore[method-assign, assignment]
         if not abstract and not cls.__name__.startswith("_"):
             register(cls)
 
@@ -238,21 +291,36 @@ class Layer:
     def add_parameter(
         self,
         name: str,
-        shape: tuple[int, ...],
-        initializer: initializers.Initializer,
+        shape: Sequence[int | None],
+        initializer: Any,
         trainable: bool = True,
     ) -> Parameter:
-        """A new parameter ``<layer>/<name>``, filled by the initializer."""
-        shapes.elements(shape, f"{self.name}/{name}")
+        """A new parameter ``<layer>/<name>``, filled by the initializer, or by the one of a name.
+
+        Raises
+        ------
+        ValueError
+            A size is not known, or the initializer gives another shape, NaN or infinities.
+        """
         full_name = f"{self.name}/{name}"
+        sizes = shapes.known(tuple(shape), full_name)
+        shapes.elements(sizes, full_name)
+        initializer = initializers.get(initializer)
         given = _given.get()
         try:
-            value = initializer(shape) if given is None else _take(given, full_name, shape)
+            value = initializer(sizes) if given is None else _take(given, full_name, sizes)
+            if given is None:
+                _check_initial(full_name, initializer, value, sizes)
             parameter = Parameter(full_name, value, trainable, self)
         except MemoryError:
-            raise ValueError(f"{full_name} of shape {shape} does not fit into memory") from None
+            raise ValueError(f"{full_name} of shape {sizes} does not fit into memory") from None
         if name in self.held:
             parameter.regularizer = getattr(self, f"{self.held[name]}_regularizer")
+            if parameter.regularizer is not None:
+                try:
+                    parameter.regularizer.check(sizes)
+                except ValueError as error:
+                    raise ValueError(f"{full_name}: {error}") from None
             parameter.constraint = getattr(self, f"{self.held[name]}_constraint")
         self.parameters.append(parameter)
         return parameter
@@ -283,10 +351,10 @@ class Layer:
             parameter.constraint = constraints.get(constraint)
         return parameter
 
-    def build(self, *inputs: Shape) -> None:
+    def build(self, *inputs: Any, **options: Any) -> None:
         """Make the parameters for inputs of these shapes; called once, at the first use."""
 
-    def output_shape(self, *inputs: Shape) -> Shape:
+    def output_shape(self, *inputs: Any, **options: Any) -> Any:
         """The output's shape for these input shapes, or a ValueError that names this layer."""
         raise NotImplementedError(f"{type(self).__name__} must define output_shape")
 
@@ -473,6 +541,43 @@ def _first_shape(given: dict[str, Any]) -> Shape | None:
     return None
 
 
+def _config_of_arguments(layer: Layer) -> dict[str, Any]:
+    """What the constructor was given, for a class that says nothing of it by ``get_config``."""
+    who = type(layer).__name__
+    args, given = layer._made_with
+    parameters = inspect.signature(type(layer).__init__).parameters.values()
+    kinds = {p.kind for p in parameters}
+    if inspect.Parameter.VAR_POSITIONAL in kinds and args:
+        raise ValueError(f"{who} must define get_config: it takes arguments without names")
+    names = [p.name for p in parameters][1:]
+    config = dict(zip(names, args, strict=False)) | given
+    for word, value in (("name", layer.name), ("trainable", layer.trainable)):
+        if word in names or inspect.Parameter.VAR_KEYWORD in kinds:
+            config[word] = value
+    return {word: _plain(value, f"{who}({word}=…)") for word, value in config.items()}
+
+
+def _plain(value: Any, what: str) -> Any:
+    """An argument as data that a file holds."""
+    for module, cls in (
+        (initializers, initializers.Initializer), (regularizers, regularizers.Regularizer),
+        (constraints, constraints.Constraint), (activations, Activation),
+    ):  # fmt: skip
+        if isinstance(value, cls):
+            return module.to_config(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, what) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, what) for key, item in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"{what} is {value!r}, which a file cannot hold: define get_config, and take what it gives"
+    )
+
+
 @contextmanager
 def parameters_from(values: Mapping[str, np.ndarray]) -> Iterator[None]:
     """Inside, layers take their parameters from ``values`` by name: no random number is drawn, and
@@ -482,6 +587,18 @@ def parameters_from(values: Mapping[str, np.ndarray]) -> Iterator[None]:
         yield
     finally:
         _given.reset(token)
+
+
+def _check_initial(
+    name: str, initializer: initializers.Initializer, value: Any, shape: tuple[int, ...]
+) -> None:
+    """An initializer of one's own may give anything."""
+    who = f"{name}: the initializer {type(initializer).__name__} gives"
+    if np.shape(value) != shape:
+        raise ValueError(f"{who} the shape {np.shape(value)}, {shape} is due")
+    bad = np.count_nonzero(~np.isfinite(value))
+    if bad:
+        raise ValueError(f"{who} {bad} numbers that are NaN or infinite")
 
 
 def _take(values: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> "np.ndarray":

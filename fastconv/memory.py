@@ -6,9 +6,8 @@ from fastconv.files import size_text
 from fastconv.optimizers import Optimizer
 from fastconv.parameter import Parameter
 from fastconv.plan import FOREVER, Plan
-from fastconv.tables import RULE, html_table, table
+from fastconv.tables import RULE, Printed, table
 
-Cells = tuple[str, ...]
 SHOWN = 10  # layers in the table; all of them are in `Memory.layers`
 
 
@@ -34,7 +33,7 @@ class LayerMemory:
 
 
 @dataclass(frozen=True, repr=False)
-class Memory:
+class Memory(Printed):
     """Bytes that a model needs beside its data; printed as a table.
 
     Attributes
@@ -72,23 +71,6 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.arena
 
     def __str__(self) -> str:
-        whole, layers = self._tables()
-        title, header, rows = whole
-        lines = [title, "", *table(header, rows)[1:]]
-        title, header, rows, rest = layers
-        return "\n".join([*lines, "", title, *table(header, rows), *rest])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: both tables."""
-        whole, layers = self._tables()
-        return f"<div>{html_table(*whole)}{html_table(*layers)}</div>"
-
-    def _tables(
-        self,
-    ) -> tuple[tuple[str, Cells, list[Cells]], tuple[str, Cells, list[Cells], Cells]]:
-        """Title, header and rows of the whole, and of the layers, with what is said below."""
         purpose = "training" if self.training else "inference"
         parts = [
             ("parameters", self.parameters),
@@ -96,22 +78,23 @@ class Memory:
             ("optimizer", self.optimizer),
             ("activations and scratch", self.arena),
         ]
-        rows: list[Cells] = [
-            (name, size_text(size)) for name, size in parts if size or name == "parameters"
-        ]
+        rows = [(name, size_text(size)) for name, size in parts if size or name == "parameters"]
+        lines = table(("", ""), [*rows, RULE, ("total", size_text(self.total))])[1:]
+        shown = self.layers[:SHOWN]
+        header = ("layer", "of forward", "of backward", "largest buffer")
+        body = [(m.layer, *map(_size, (m.kept, m.other, m.largest))) for m in shown]
         title = f"Memory of {self.name}, {purpose} with batches of {self.batch_size}"
-        body: list[Cells] = [
-            (m.layer, *map(_size, (m.kept, m.other, m.largest))) for m in self.layers[:SHOWN]
-        ]
-        more = len(self.layers) - len(body)
-        return (
-            (title, ("", ""), [*rows, RULE, ("total", size_text(self.total))]),
-            (
+        rest = len(self.layers) - len(shown)
+        return "\n".join(
+            [
+                title,
+                "",
+                *lines,
+                "",
                 f"Activations and scratch when most is alive, at {self.fullest}:",
-                ("layer", "of forward", "of backward", "largest buffer"),
-                body,
-                (f"and {more} more layers",) if more else (),
-            ),
+                *table(header, body),
+                *([f"and {rest} more layers"] if rest else []),
+            ]
         )
 
 

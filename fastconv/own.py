@@ -12,9 +12,8 @@ import numpy as np
 
 from fastconv import arguments
 from fastconv.layer import Frame, Layer
-from fastconv.losses.base import Loss, emit_numpy
+from fastconv.losses.base import Loss
 from fastconv.metrics.base import MeanOf
-from fastconv.shapes import Shape
 
 if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
@@ -41,18 +40,18 @@ class NumpyLayer(Layer, abstract=True):
     ...         return dy * (s + self.beta.value * y * (1 - s))
     """
 
-    def output_shape(self, *inputs: Shape) -> Shape:
+    def output_shape(self, *inputs: Any, **options: Any) -> Any:
         """One sample's shape of the output; by default that of the first input."""
         return inputs[0]
 
-    def call(self, *inputs: np.ndarray) -> np.ndarray:
+    def call(self, *inputs: Any, **options: Any) -> Any:
         """The output (n, *shape) for inputs (n, *shape), which must stay as they are.
 
         With an argument ``training`` it is told whether dropout and the like should act.
         """
         raise NotImplementedError(f"{type(self).__name__} must define call")
 
-    def gradient(self, *arrays: np.ndarray) -> Any:
+    def gradient(self, *arrays: Any, **options: Any) -> Any:
         """From inputs, output and the gradient at the output: that at the input, or a list of them.
 
         Gradients of parameters are added: ``self.beta.grad += …``. They are zero before, unless
@@ -99,7 +98,8 @@ class NumpyLayer(Layer, abstract=True):
         return list(wanted)
 
     def _known(self, frame: Frame) -> tuple[int, ...]:
-        return self.output_shape(*(x.shape for x in frame.inputs))  # type: ignore[return-value]
+        found: tuple[int, ...] = self.output_shape(*(x.shape for x in frame.inputs))
+        return found
 
     def _fits(self, method: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         array = np.asarray(value)
@@ -113,7 +113,8 @@ class NumpyLayer(Layer, abstract=True):
 class NumpyLoss(Loss):
     """A loss of arrays: define `value` and `gradient`.
 
-    The loss of a batch is the mean over its samples, each with its weight.
+    The loss of a batch is the mean over its samples, each with its weight, or what ``reduction``
+    says. With ``labels = True`` in the class, targets are class numbers, (n, 1).
     """
 
     def value(self, target: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -124,36 +125,18 @@ class NumpyLoss(Loss):
         """The derivative of each sample's loss by the outputs, in their shape."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient")
 
-    def emit(
-        self, b: "Builder", y: "Value", target: "Value", value: int, dy: "Value | None",
-        fused: bool, scale: float, weight: int = -1,
-    ) -> None:  # fmt: skip
-        def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
-            y, t, total, *rest = arrays
-            n = len(y)
-            losses = self._samples(self.value(t, y), n)
-            weights = rest.pop(0).astype(np.float64) if weight >= 0 else np.ones(n)
-            total[0] = float(np.dot(losses, weights)) / n
-            if rest:
-                factor = (weights * (scale / n)).reshape(n, *(1,) * (y.ndim - 1))
-                slope = np.asarray(self.gradient(t, y))
-                if slope.shape != y.shape:
-                    raise ValueError(
-                        f"{self.name}: gradient returns the shape {slope.shape}, the outputs have "
-                        f"{y.shape}"
-                    )
-                rest[0][...] = slope * factor
-
-        emit_numpy(b, run, y, target, value, dy, weight)
-
-    def _samples(self, losses: Any, n: int) -> np.ndarray:
-        found = np.asarray(losses, np.float64)
+    def call(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        n = len(y_pred)
+        found = np.asarray(self.value(y_true, y_pred), np.float64)
         if found.shape != (n,):
             raise ValueError(
                 f"{self.name}: value returns the shape {found.shape}, {n} samples take ({n},): the "
                 "mean over a sample's outputs is the loss' own"
             )
         return found
+
+    def spread(self, share: np.ndarray, ndim: int) -> np.ndarray:
+        return share.reshape(-1, *(1,) * (ndim - 1))
 
 
 class NumpyMetric(MeanOf):

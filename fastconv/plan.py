@@ -318,11 +318,20 @@ class Builder:
             views.append((slot, None, parameter.shape))
             touched[1].append(Extent(slot, 0, parameter.value.size))
 
+        count, who = len(reads), self.origin.layer
+
         def run(arrays: list[np.ndarray], training: bool, accumulate: bool) -> None:
+            for array in arrays[:count]:
+                array.flags.writeable = False  # others read it, too
             for array, new in zip(arrays[len(arrays) - len(fresh) :], fresh, strict=True):
                 if new and not accumulate:
                     array[...] = 0
-            function(arrays, training)
+            try:
+                function(arrays, training)
+            except ValueError as error:
+                if "read-only" in str(error):
+                    error.add_note(f"{who}: what a layer reads must stay as it is; make a copy")
+                raise
 
         self.emit(PythonStep(run, views, *touched))
         for whole, part in slices:

@@ -37,6 +37,9 @@ class Regularizer:
         """The derivative of the penalty by each element of the weight."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient")
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise a ValueError where no weight of this shape can have it."""
+
     def get_config(self) -> dict[str, Any]:
         return dict(vars(self))
 
@@ -106,11 +109,14 @@ class OrthogonalRegularizer(Regularizer):
         self.factor = shapes.real(factor, "factor", 0)
         self.mode = shapes.choice(mode, ["rows", "columns"], "mode")
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 2:
+            raise ValueError(f"OrthogonalRegularizer takes a matrix, not the shape {shape}")
+
     def _rows(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of norm 1, the norms, and the cosines of the pairs."""
         w = np.asarray(w)
-        if w.ndim != 2:
-            raise ValueError(f"OrthogonalRegularizer takes a matrix, not the shape {w.shape}")
+        self.check(w.shape)
         rows = (w if self.mode == "rows" else w.T).astype(np.float64)
         norms = np.maximum(np.sqrt((rows * rows).sum(axis=1, keepdims=True)), epsilon())
         rows = rows / norms

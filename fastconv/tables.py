@@ -6,6 +6,16 @@ from html import escape
 RULE: tuple[str, ...] = ()  # a row that stands for a line across the table
 
 
+class Printed:
+    """A report: what `str` gives is what a shell shows of it, and a notebook."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell; numbers and percentages stand at the right."""
     cells = [row for row in rows if row is not RULE]

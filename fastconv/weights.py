@@ -15,7 +15,7 @@ from safetensors import numpy as safetensors
 
 from fastconv.files import replacing
 from fastconv.parameter import Parameter
-from fastconv.tables import html_table
+from fastconv.tables import Printed
 
 StrPath = str | os.PathLike[str]
 NUMBERED = re.compile(r"(?P<kind>[^/]*?)(_(?P<number>\d+))?(?P<rest>/.*)")  # <layer>/<parameter>
@@ -24,7 +24,7 @@ SHOWN = 8  # names of each kind in a report
 
 
 @dataclass(repr=False)
-class WeightsReport:
+class WeightsReport(Printed):
     """What `load_weights` did, by the parameters' names; prints as text.
 
     Attributes
@@ -49,28 +49,15 @@ class WeightsReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
-        return "\n".join(
-            [self._loaded, *(f"{count} {kind}: {names}" for kind, count, names in self._rows())]
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: what was loaded, and a row for each kind that was not."""
-        return html_table(self._loaded, ["parameters", "", "names"], self._rows())
-
-    @property
-    def _loaded(self) -> str:
-        return f"{len(self.loaded)} parameters loaded"
-
-    def _rows(self) -> list[list[str]]:
         shapes = [f"{name} {a} ≠ {b}" for name, (a, b) in self.mismatched.items()]
         kinds = {
             "in the model alone": self.missing,
             "in the file alone": self.unexpected,
             "of another shape in the file": shapes,
         }
-        return [[kind, str(len(names)), _list(names)] for kind, names in kinds.items() if names]
+        lines = [f"{len(self.loaded)} parameters loaded"]
+        lines += [f"{len(names)} {kind}: {_list(names)}" for kind, names in kinds.items() if names]
+        return "\n".join(lines)
 
 
 def _list(names: Sequence[str]) -> str:

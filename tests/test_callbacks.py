@@ -307,3 +307,23 @@ def test_tensorboard_reads_them(tmp_path):
     validated = accumulator.EventAccumulator(str(tmp_path / "validation"))
     validated.Reload()
     assert len(validated.Scalars("epoch_loss")) == 3
+
+
+def test_hooks_are_what_there_is():
+    with pytest.raises(TypeError, match=r"unknown hook of C 'on_epoch_ends'; did you mean"):
+        type("C", (callbacks.Callback,), {"on_epoch_ends": lambda self, epoch, logs=None: None})
+    seen = []
+
+    class Short(callbacks.Callback):
+        def on_batch_end(self, batch, logs=None):
+            seen.append(("class", batch))
+
+    listed = [
+        Short(),
+        callbacks.LambdaCallback(None, lambda epoch, logs: seen.append(("epoch", epoch))),
+        callbacks.LambdaCallback(on_batch_begin=lambda batch, logs: seen.append(("begin", batch))),
+    ]
+    model = fc.Sequential([fc.Input((2,)), fc.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones(4), batch_size=2, verbose=0, callbacks=listed)
+    assert seen == [("begin", 0), ("class", 0), ("begin", 1), ("class", 1), ("epoch", 0)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import layers, losses, own, regularizers
+from fastconv import checking, layers, losses, own, regularizers
 from fastconv.checking import GradientError
 
 
@@ -155,13 +155,64 @@ def test_layers_with_several_inputs_and_given_data():
 def test_what_it_cannot_check():
     with pytest.raises(ValueError, match="give input_shape"):
         fc.check_gradients(layers.Dense(3, name="unused"))
-    with pytest.raises(ValueError, match="a layer or a model, a loss or a reg"):
+    with pytest.raises(ValueError, match="a layer, a model, a loss or a regularizer"):
         fc.check_gradients(np.tanh)
-    y = np.ones((2, 3))
-    with pytest.raises(ValueError, match=r"give x .or input_shape. and y"):
-        fc.check_gradients(losses.MeanSquaredError(), y)
-    with pytest.raises(ValueError, match="on a weight: give x, or its input_shape"):
-        fc.check_gradients(regularizers.L2())
+
+
+# -- losses and penalties -------------------------------------------------------------------------
+
+
+def targets(loss, y):
+    if loss.labels:
+        return np.arange(len(y)) % y.shape[-1]
+    if isinstance(loss, losses.Hinge | losses.SquaredHinge):
+        return np.where(np.arange(y.size).reshape(y.shape) % 2, 1.0, -1.0)
+    return np.eye(y.shape[-1])[np.arange(len(y)) % y.shape[-1]]
+
+
+@pytest.mark.parametrize("cls", losses.ALL, ids=lambda cls: cls.__name__)
+def test_losses_are_checked(cls):
+    y = np.random.default_rng(0).uniform(0.1, 0.9, (5, 3))
+    y /= y.sum(axis=1, keepdims=True)
+    loss = cls()
+    assert fc.check_gradients(loss, (targets(loss, y), y))
+    loss = cls(reduction="none")
+    assert fc.check_gradients(loss, (targets(loss, y), y))
+    assert loss.reduction == "none"
+
+
+@pytest.mark.parametrize(
+    "penalty", [regularizers.L1L2(0.1, 0.2), regularizers.OrthogonalRegularizer(0.3)]
+)
+def test_penalties_are_checked(penalty):
+    assert fc.check_gradients(penalty)
+    assert fc.check_gradients(penalty, input_shape=(2, 5))
+
+
+def test_wrong_ones_are_found():
+    class Wrong(own.NumpyLoss):
+        def value(self, target, y):
+            return np.square(y - target).mean(axis=1)
+
+        def gradient(self, target, y):
+            return y - target  # two thirds are missing of it, with three outputs
+
+    y = np.random.default_rng(0).random((4, 3))
+    with pytest.raises(checking.GradientError, match=r"Wrong[^$]*it is 1\.5 times"):
+        fc.check_gradients(Wrong(), (np.zeros((4, 3)), y))
+    with pytest.raises(ValueError, match=r"x=\(y_true, y_pred\)"):
+        fc.check_gradients(Wrong())
+
+    class Thick(fc.Regularizer):
+        def __call__(self, w):
+            return float((w**3).sum())
+
+        def gradient(self, w):
+            return 3 * w
+
+    report = fc.check_gradients(Thick(), raises=False)
+    assert not report
+    assert "weight" in str(report)
 
 
 class CheckedCube(own.NumpyLoss):
@@ -195,28 +246,10 @@ def halved(loss):
     return loss
 
 
-@pytest.mark.parametrize(
-    ("loss", "y"),
-    [
-        (CheckedCube(), np.zeros((4, 3))),
-        (losses.MeanSquaredError(reduction="sum"), np.zeros((4, 3))),
-        (losses.CategoricalCrossentropy(from_logits=True), np.eye(3)[[0, 1, 2, 0]]),
-        (losses.SparseCategoricalCrossentropy(from_logits=True), np.array([0, 2, 1, 1])),
-        (losses.Dice(), np.array([[1, 0, 0]] * 4)),
-    ],
-)
-def test_losses(loss, y):
-    predictions = np.random.default_rng(0).random((4, 3))
-    report = fc.check_gradients(loss, predictions, y=y)
-    assert [(row.name, row.shape) for row in report.rows] == [("y_pred", (4, 3))]
-    assert fc.check_gradients(loss, input_shape=(3,), y=y) or isinstance(loss, losses.Dice)
-    assert fc.floatx() == "float32"
-
-
 def test_a_wrong_loss_is_seen_by_itself_and_in_a_compiled_model():
     y = np.zeros((4, 2))
     with pytest.raises(GradientError, match=r"y_pred: a factor is wrong: it is 0.5 times"):
-        fc.check_gradients(halved(CheckedCube()), np.ones((4, 2)) + np.eye(4, 2), y=y)
+        fc.check_gradients(halved(CheckedCube()), (y, np.ones((4, 2)) + np.eye(4, 2)))
     x = fc.Input((3,))
     model = fc.Model(x, layers.Dense(2, kernel_regularizer=CheckedPenalty())(x))
     model.compile("adam", CheckedCube())
@@ -248,7 +281,7 @@ def test_regularizers():
     for regularizer in (CheckedPenalty(), regularizers.L1L2(0.1, 0.2),
                         regularizers.OrthogonalRegularizer(0.1)):  # fmt: skip
         assert fc.check_gradients(regularizer, input_shape=(3, 4))
-    with pytest.raises(GradientError, match=r"w: a factor is wrong: it is 0.5 times"):
+    with pytest.raises(GradientError, match=r"weight: a factor is wrong: it is 0.5 times"):
         fc.check_gradients(CheckedPenalty(2.0), np.ones((3, 4)) + np.eye(3, 4))
     wrong = type("Shapeless", (CheckedPenalty,), {"gradient": lambda self, w: w[0]})()
     with pytest.raises(ValueError, match=r"Shapeless.gradient gives the shape \(4,\), the weight"):

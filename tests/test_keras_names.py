@@ -105,6 +105,9 @@ def test_methods_that_would_never_run_are_refused():
     for method in ("train_step", "compute_loss", "call"):
         with pytest.raises(TypeError, match=rf"M\.{method} would never be called.*no_autograd"):
             type("M", (keras.Model,), {method: lambda self, data: None})
+    for base in (layers.Layer, layers.Dense):
+        with pytest.raises(TypeError, match=r"L\.call would never be called.*NumpyLayer"):
+            type("L", (base,), {"call": lambda self, x: x})
     with pytest.raises(TypeError, match="update_step would never"):
         type("O", (keras.optimizers.SGD,), {"update_step": lambda self: None})
 
@@ -144,6 +147,26 @@ def test_outputs_are_called_after_the_models_that_make_them():
     model = keras.Model([[x]], [tower("left")(x), tower("right")(x)])
     model.compile("sgd", {"left": "mse", "right": "mae"}, loss_weights={"left": 1.0, "right": 2.0})
     assert model.metrics_names == ["loss", "left_loss", "right_loss"]
+
+
+def test_arithmetic_makes_layers(tmp_path):
+    x = keras.Input((3,))
+    y = layers.Dense(3, use_bias=False)(x)
+    cases = {
+        "sum": (y + x, lambda a, b: a + b),
+        "difference": (y - x, lambda a, b: a - b),
+        "scaled": (np.float32(2) * y / 4 + 1, lambda a, b: a / 2 + 1),
+        "turned": (3 - -y, lambda a, b: 3 + a),
+    }
+    model = keras.Model(x, [found for found, _ in cases.values()])
+    data = rng.standard_normal((5, 3))
+    a = data @ model.get_weights()[0]
+    for found, (_, want) in zip(model.predict(data), cases.values(), strict=True):
+        np.testing.assert_allclose(found, want(a, data), rtol=1e-4, atol=1e-5)
+    model.export(tmp_path / "m.onnx")
+    for wrong in (lambda: y * x, lambda: y / x, lambda: y + "a", lambda: y * np.ones(3)):
+        with pytest.raises(TypeError, match=r"layer of your own|unsupported operand"):
+            wrong()
 
 
 def test_tensors_and_inputs():
@@ -232,6 +255,12 @@ def test_activations_are_functions(f):
     np.testing.assert_allclose(f(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
+def test_a_penalty_that_cannot_be_is_refused_where_the_weight_is_made():
+    conv = layers.Conv2D(2, 3, name="conv", kernel_regularizer="orthogonal_regularizer")
+    with pytest.raises(ValueError, match="conv/kernel: OrthogonalRegularizer takes a matrix"):
+        conv(keras.Input((8, 8, 1)))
+
+
 def test_an_activation_may_be_a_layer():
     dense = layers.Dense(3, activation=layers.LeakyReLU(0.1))
     assert dense.activation.alpha == 0.1
@@ -263,6 +292,9 @@ def test_mean_and_sum_of_a_loop():
     assert total.result() == 16
     mean.reset_state()
     assert mean(5.0) == 5
+    same = metrics.Accuracy()
+    same.update_state([[1], [2], [3]], [[1], [2], [0]])
+    assert same.result() == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="loop of your own"):
         network().compile("sgd", "mse", metrics=[metrics.Mean()])
 

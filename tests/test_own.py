@@ -195,3 +195,138 @@ def back(layer):
     x = fc.Input((4,))
     model = fc.Model(x, layer(x))
     model.backward(model.forward(np.ones((2, 4)))[1], np.ones((2, 4)))
+
+
+# -- what is not said by hand ---------------------------------------------------------------------
+
+
+class ScaleBy(own.NumpyLayer):
+    """Takes arguments, and has no get_config."""
+
+    def __init__(self, k, kernel_initializer="ones", sizes=(1,), **kwargs):
+        super().__init__(**kwargs)
+        self.k, self.sizes = k, sizes
+        self.kernel_initializer = fc.initializers.get(kernel_initializer)
+
+    def build(self, shape):
+        self.g = self.add_parameter("g", shape[-1:], self.kernel_initializer)
+
+    def call(self, x):
+        return self.k * self.g.value * x
+
+    def gradient(self, x, y, dy):
+        self.g.grad += (self.k * dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
+        return self.k * self.g.value * dy
+
+
+class Thrice(ScaleBy):
+    """Its own constructor, again without get_config."""
+
+    def __init__(self, name=None):
+        super().__init__(3, name=name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ScaleBy(3),
+        lambda: ScaleBy(k=np.float32(2.5), kernel_initializer=fc.initializers.Constant(2.0)),
+        lambda: ScaleBy(2, sizes=(1, 2), name="mine", trainable=False),
+        Thrice,
+    ],
+)
+def test_arguments_are_kept_without_get_config(make, tmp_path):
+    layer = make()
+    model = fc.Sequential([layers.Input((4, 3)), layer, layers.Flatten(), layers.Dense(2)])
+    x = np.random.default_rng(0).standard_normal((5, 4, 3))
+    model.save(tmp_path / "m.fc")
+    again = fc.load_model(tmp_path / "m.fc")
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    assert (again.layers[0].k, again.layers[0].name) == (layer.k, layer.name)
+    assert again.layers[0].trainable == layer.trainable
+    clone = fc.models.clone_model(model)
+    assert clone.layers[0].k == layer.k
+    np.testing.assert_array_equal(clone.layers[0].g.value, layer.g.value)  # the same initializer
+    assert fc.check_gradients(make(), input_shape=(4, 3))
+
+
+def test_what_a_file_cannot_hold_is_refused_before_it_is_written(tmp_path):
+    class Of(own.NumpyLayer):
+        def __init__(self, function, **kwargs):
+            super().__init__(**kwargs)
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+        def gradient(self, x, y, dy):
+            return dy
+
+    model = fc.Sequential([layers.Input((3,)), Of(np.copy)])
+    with pytest.raises(ValueError, match=r"Of\(function=…\).*define get_config"):
+        model.save(tmp_path / "m.fc")
+    assert not (tmp_path / "m.fc").exists()
+
+
+def test_a_layer_that_writes_what_it_reads_is_stopped():
+    class InPlace(own.NumpyLayer):
+        def call(self, x):
+            x *= -1
+            return x
+
+        def gradient(self, x, y, dy):
+            return -dy
+
+    x = fc.Input((3,))
+    y = layers.Dense(3)(x)
+    model = fc.Model(x, layers.Add()([y, InPlace(name="bad")(y)]))
+    with pytest.raises(ValueError, match="read-only") as found:
+        model.predict(np.ones((2, 3)))
+    assert "bad" in found.value.__notes__[0]
+
+
+def test_initializers_of_ones_own_are_looked_at():
+    class Three(fc.Initializer):
+        def draw(self, shape, generator):
+            return np.ones(3)
+
+    class Nan(fc.Initializer):
+        def draw(self, shape, generator):
+            return np.full(shape, np.nan)
+
+    with pytest.raises(ValueError, match=r"d/bias: the initializer Three gives the shape \(3,\)"):
+        layers.Dense(2, bias_initializer=Three(), name="d")(fc.Input((4,)))
+    with pytest.raises(ValueError, match=r"e/kernel: .* Nan gives 8 numbers that are NaN"):
+        layers.Dense(2, kernel_initializer=Nan(), name="e")(fc.Input((4,)))
+
+
+class OwnSparse(own.NumpyLoss):
+    """−y[label], on class numbers."""
+
+    labels = True
+
+    def value(self, target, y):
+        return -np.take_along_axis(y, target, axis=1)[:, 0]
+
+    def gradient(self, target, y):
+        dy = np.zeros_like(y)
+        np.put_along_axis(dy, target, -1, axis=1)
+        return dy
+
+
+def test_a_loss_of_ones_own_on_class_numbers_with_any_reduction():
+    y_pred = np.random.default_rng(0).random((6, 3))
+    y_true = np.array([0, 1, 2, 2, 1, 0])
+    picked = -y_pred[np.arange(6), y_true]
+    assert OwnSparse()(y_true, y_pred) == pytest.approx(picked.mean())
+    assert OwnSparse(reduction="sum")(y_true, y_pred) == pytest.approx(picked.sum())
+    np.testing.assert_allclose(OwnSparse(reduction="none")(y_true, y_pred), picked)
+    for reduction, factor in (("sum_over_batch_size", 1 / 6), ("sum", 1.0)):
+        model = fc.Sequential([layers.Input((3,)), layers.Dense(3, use_bias=False)])
+        before = model.get_weights()[0]
+        model.compile(fc.optimizers.SGD(1.0), OwnSparse(reduction=reduction), metrics=["accuracy"])
+        model.train_on_batch(y_pred, y_true)
+        step = factor * y_pred.T @ np.eye(3)[y_true]
+        np.testing.assert_allclose(model.get_weights()[0], before + step, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="OwnSparse"):
+        model.train_on_batch(y_pred, y_true + 1)

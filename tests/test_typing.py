@@ -10,11 +10,15 @@ import fastconv
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
+from typing import Any
+
 import numpy as np
 import fastconv as fc
-from fastconv import applications, callbacks, layers, models, optimizers, utils
+from fastconv import applications, callbacks, layers, models, optimizers, own, utils
 from fastconv.functional import conv2d
 
+Array = np.ndarray[Any, Any]
+Shape = tuple[int | None, ...]
 x = np.zeros((4, 8, 8, 1), np.uint8)
 model = fc.Sequential([layers.Conv2D(4, 3, input_shape=(8, 8, 1)), layers.Flatten(),
                        layers.Dense(2, activation="softmax")])
@@ -30,11 +34,37 @@ reveal_type(fc.load_model("m.fc"))
 reveal_type(models.clone_model(model))
 reveal_type(fc.Dataset.from_tensor_slices(x).batch(2))
 reveal_type(utils.to_categorical([1], 2))
+inputs = layers.Input((8, 8, 1))
+reveal_type(layers.Conv2D(4, 3)(inputs))
+
+
+class Scale(own.NumpyLayer):
+    def build(self, shape: Shape) -> None:
+        self.g = self.add_parameter("g", shape[-1:], "ones")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def call(self, x: Array) -> Array:
+        return np.asarray(self.g.value * x)
+
+    def gradient(self, x: Array, y: Array, dy: Array) -> Array:
+        self.g.grad += (dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
+        return np.asarray(self.g.value * dy)
+
+
+class Square(own.NumpyLoss):
+    def value(self, target: Array, y: Array) -> Array:
+        return np.asarray(np.square(target - y).mean(axis=1))
+
+    def gradient(self, target: Array, y: Array) -> Array:
+        return np.asarray(2 * (y - target) / y.shape[1])
 """
 SEEN = [
     "fastconv.history.History", "dict[str, list[float]]", "fastconv.model.Sequential",
     "list[str] | None", "list[numpy.ndarray[", "fastconv.model.Model", "fastconv.model.Model",
     "fastconv.model.Model", "fastconv.dataset.Dataset", "numpy.ndarray[",
+    "fastconv.layer.Tensor",
 ]  # fmt: skip
 
 

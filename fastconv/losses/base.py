@@ -74,13 +74,17 @@ class Loss:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         CLASSES[cls.__name__] = cls
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     def target_shape(self, output: Shape) -> Shape:
         """One sample's shape of the targets for an output of this shape."""
-        return output
+        return (output[:-1] or (1,)) if self.labels else output
 
     def check(self, y: np.ndarray, output: Shape, name: str = "y") -> np.ndarray:
         """Targets ready to be read by rows, or a ValueError that says what was expected."""
+        if self.labels:
+            return check_labels(y, output, f"{name} for the loss {self.name}")
         return check_values(y, self.target_shape(output), f"{name} for the loss {self.name}")
 
     # -- the formula ------------------------------------------------------------------------------
@@ -156,7 +160,13 @@ class Loss:
             total[0] = (rows * share).sum(dtype=np.float64)
             if rest:
                 factor = (scale * self.spread(share, y.ndim)).astype(y.dtype)
-                np.multiply(derivative(t, y), factor, out=rest[0])
+                slope = np.asarray(derivative(t, y))
+                if slope.shape != y.shape:
+                    raise ValueError(
+                        f"{self.name}: gradient returns the shape {slope.shape}, the outputs have "
+                        f"{y.shape}"
+                    )
+                np.multiply(slope, factor, out=rest[0], casting="same_kind")
 
         emit_numpy(b, run, y, target, value, dy, weight)
 

@@ -12,6 +12,7 @@ import numpy as np
 from fastconv import arguments, shapes
 from fastconv.losses import FUNCTIONS, SHORT, Loss
 from fastconv.metrics.accuracy import (
+    Accuracy,
     BinaryAccuracy,
     CategoricalAccuracy,
     SparseCategoricalAccuracy,
@@ -68,7 +69,7 @@ from fastconv.metrics.regression import (
 from fastconv.shapes import Shape
 
 __all__ = [
-    "AUC", "CLASSES", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU",
+    "AUC", "CLASSES", "Accuracy", "BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU",
     "CategoricalAccuracy", "CategoricalCrossentropy", "CategoricalHinge", "ConfusionMatrix",
     "CosineSimilarity", "DiceScore", "F1Score", "FBetaScore", "FalseNegatives",
     "FalsePositives", "Hinge", "IoU", "KLDivergence", "LogCoshError", "Mean", "MeanAbsoluteError",

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from fastconv.plan import Builder, Value
 
 
+class Accuracy(MeanOf):
+    """The share of outputs that are their target."""
+
+    name = "accuracy"
+
+    def values(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        return (y_true == y_pred).astype(np.float64)
+
+
 class _Compiled(MeanOf):
     """A share that a compiled step counts in training where samples have no weights: hits alone,
     the rows are known."""

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fastconv.files import size_text
-from fastconv.tables import html_table
+from fastconv.tables import Printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ExportReport(Proof):
+class ExportReport(Printed, Proof):
     """An exported file, and the proof that it stood.
 
     Attributes
@@ -73,20 +73,11 @@ class ExportReport(Proof):
     outputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "\n".join(f"{key:<15} {value}" for key, value in self._rows())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the same as a table."""
-        return html_table(f"Exported {self.path}", ("", ""), self._rows())
-
-    def _rows(self) -> list[tuple[str, str]]:
         operators = ", ".join(
             f"{count} {op}" if count > 1 else op for op, count in self.operators.most_common()
         )
         batches = ", ".join(map(str, self.batch_sizes))
-        return [
+        rows = [
             ("file", f"{self.path} ({size_text(self.size_bytes)}, {self.parameters:,} parameters)"),
             ("format", f"ONNX opset {self.opset}, IR {self.ir_version}, {self.dtype}"),
             *(("input", f"{name} {_shape(shape)}") for name, shape in self.inputs.items()),
@@ -101,6 +92,7 @@ class ExportReport(Proof):
             *([("with Winograd", f"{self.winograd_error:.2g} away from direct convolutions")]
               if self.winograd_error else []),
         ]  # fmt: skip
+        return "\n".join(f"{key:<15} {value}" for key, value in rows)
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
