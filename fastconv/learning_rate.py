@@ -15,6 +15,7 @@ from fastconv import backend, data, shapes
 from fastconv.arguments import explained
 from fastconv.feeding import is_stream, split
 from fastconv.schedules import LearningRateSchedule
+from fastconv.tables import html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fastconv.model import Model
 
 LEAST = 20  # steps of a sweep
+SHOWN = 10  # rates in a notebook's table
 ROOM = 2.0  # losses above so many times the first ones say that it explodes, and no more
 
 
@@ -55,6 +57,16 @@ class LearningRates:
         return (
             f"LearningRates(suggestion={self.suggestion:.2g}, {len(self.rates)} steps, rates from "
             f"{self.rates[0]:.2g} to {self.rates[-1]:.2g})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: some of the rates and their losses, and the suggestion."""
+        shown = np.unique(np.linspace(0, len(self.rates) - 1, SHOWN).round().astype(int))
+        columns = (self.rates, self.losses, self.smoothed)
+        rows = [[f"{column[k]:.3g}" for column in columns] for k in shown]
+        notes = [f"suggestion: {self.suggestion:.2g}; a picture is made by plot()"]
+        return html_table(
+            f"{len(self.rates)} steps", ["learning rate", "loss", "smoothed"], rows, notes
         )
 
 

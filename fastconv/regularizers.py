@@ -173,6 +173,17 @@ def to_config(regularizer: Regularizer | None) -> dict[str, Any] | None:
     return {"name": type(regularizer).__name__, **regularizer.get_config()}
 
 
+def gradient_of(regularizer: Regularizer, w: np.ndarray, name: str) -> np.ndarray:
+    """The gradient of a penalty by the weight ``name``, in its shape, or a ValueError."""
+    gradient = np.asarray(regularizer.gradient(w))
+    if gradient.shape != w.shape:
+        raise ValueError(
+            f"{name}: {type(regularizer).__name__}.gradient gives the shape {gradient.shape}, the "
+            f"weight has {w.shape}"
+        )
+    return gradient
+
+
 def fused(regularizer: Regularizer | None) -> tuple[float, float] | None:
     """The factors l1 and l2 of a penalty that the optimizer's own pass can take."""
     if type(regularizer) in (L1, L2, L1L2):

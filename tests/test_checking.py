@@ -52,6 +52,53 @@ def spoiled(**parts):
     return type("Spoiled", (Scale,), {k: staticmethod(v) for k, v in parts.items()})(name="own")
 
 
+def times(factor, *where):
+    """A gradient at the input of which a part is so many times what it should be."""
+
+    def dx(x, scale, dy):
+        dx = 2 * scale * x * dy
+        dx[where] *= factor
+        return dx
+
+    return {"dx": dx}
+
+
+def frame(x, scale, dy):
+    dx = np.zeros_like(dy)
+    dx[:, 1:-1, 1:-1] = (2 * scale * x * dy)[:, 1:-1, 1:-1]
+    return dx
+
+
+ALL = slice(None)
+PLACES = {  # what is off → where it is said to be, and how
+    "a sample": (times(0, 2), (5, 4), "all of sample 2 is off, and nothing else.*zeros"),
+    "a channel": (times(3, ..., 1), (5, 4), "all of channel 1 is off.*is 3 times what"),
+    "a row": (times(-1, ALL, 0), (6, 5, 4), "all of row 0 is off.*the sign is wrong"),
+    "two columns": (times(0, ALL, ALL, [0, 4]), (6, 5, 4), "all of columns 0, 4 is off"),
+    "a row of a channel": (times(0, ALL, 5, ALL, 3), (6, 5, 4), "all of channel 3 of row 5 is off"),
+    "the edge": ({"dx": frame}, (6, 5, 4), "the edge along rows and columns is off"),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_rows_channels_and_samples_are_named(what):
+    parts, shape, words = PLACES[what]
+    if len(shape) > 2:
+        parts = {**parts, "dscale": lambda x, dy: (dy * x**2).sum(axis=(0, 1, 2))}
+    with pytest.raises(GradientError, match=words):
+        fc.check_gradients(spoiled(**parts), input_shape=shape)
+
+
+def test_one_channel_of_a_parameter_is_named():
+    def dscale(x, dy):
+        found = (dy * x**2).sum(axis=(0, 1))
+        found[1] *= 3
+        return found
+
+    with pytest.raises(GradientError, match=r"own/scale: all of channel 1 is off.* 3 times"):
+        fc.check_gradients(spoiled(dscale=dscale), input_shape=(5, 4))
+
+
 WRONG = {
     "a factor": ({"dx": lambda x, scale, dy: scale * x * dy}, "input", "0.5 times"),
     "the sign": ({"dx": lambda x, scale, dy: -2 * scale * x * dy}, "input", "sign is wrong"),
@@ -129,6 +176,9 @@ def test_losses_are_checked(cls):
     y /= y.sum(axis=1, keepdims=True)
     loss = cls()
     assert fc.check_gradients(loss, (targets(loss, y), y))
+    loss = cls(reduction="none")
+    assert fc.check_gradients(loss, (targets(loss, y), y))
+    assert loss.reduction == "none"
 
 
 @pytest.mark.parametrize(
@@ -165,23 +215,81 @@ def test_wrong_ones_are_found():
     assert "weight" in str(report)
 
 
-@pytest.mark.parametrize(
-    ("place", "words"),
-    [
-        ((slice(None), 0), r"at 0 of axis 1 alone"),
-        ((..., 1), r"at 1 of the last axis alone"),
-        ((2,), r"at 2 of the first axis alone"),
-    ],
-)
-def test_what_is_off_along_an_axis_is_told(place, words):
-    class Off(own.NumpyLayer):
-        def call(self, x):
-            return np.square(x)
+class CheckedCube(own.NumpyLoss):
+    """|y − t|³, whose gradient tests spoil."""
 
-        def gradient(self, x, y, dy):
-            dx = 2 * x * dy
-            dx[place] *= 3
-            return dx
+    factor = 3.0
 
-    report = fc.check_gradients(Off(), input_shape=(4, 4, 3), raises=False)
-    assert words in str(report)
+    def value(self, target, y):
+        return (np.abs(y - target) ** 3).mean(axis=-1)
+
+    def gradient(self, target, y):
+        d = y - target
+        return self.factor * d * np.abs(d) / y.shape[-1]
+
+
+class CheckedPenalty(regularizers.Regularizer):
+    """Σ w⁴, whose gradient tests spoil."""
+
+    def __init__(self, factor=4.0):
+        self.factor = factor
+
+    def __call__(self, w):
+        return float((w**4).sum())
+
+    def gradient(self, w):
+        return self.factor * w**3
+
+
+def halved(loss):
+    loss.factor /= 2
+    return loss
+
+
+def test_a_wrong_loss_is_seen_by_itself_and_in_a_compiled_model():
+    y = np.zeros((4, 2))
+    with pytest.raises(GradientError, match=r"y_pred: a factor is wrong: it is 0.5 times"):
+        fc.check_gradients(halved(CheckedCube()), (y, np.ones((4, 2)) + np.eye(4, 2)))
+    x = fc.Input((3,))
+    model = fc.Model(x, layers.Dense(2, kernel_regularizer=CheckedPenalty())(x))
+    model.compile("adam", CheckedCube())
+    assert fc.check_gradients(model, y=y)
+    model.compile("adam", halved(CheckedCube()))
+    assert fc.check_gradients(model)  # its outputs, without a loss
+    with pytest.raises(GradientError, match=r"input.*: a factor is wrong: it is 0.5 times"):
+        fc.check_gradients(model, y=y)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_models_through_their_losses(training):
+    fc.set_random_seed(0)
+    x = fc.Input((5, 5, 2))
+    h = layers.Conv2D(3, 3, kernel_regularizer=regularizers.L1L2(0.1, 0.2))(x)
+    h = layers.Flatten()(layers.Dropout(0.3)(layers.BatchNormalization()(h)))
+    model = fc.Model(x, [layers.Dense(3, activation="softmax")(h), layers.Dense(1)(h)])
+    model.compile("adam", ["sparse_categorical_crossentropy", "mse"], loss_weights=[1, 0.5])
+    before = model.get_weights()
+    report = fc.check_gradients(model, y=[np.array([0, 1, 2]), np.ones((3, 1))], training=training)
+    assert len(report.rows) == 1 + len(model._trainable())
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="compile"):
+        fc.check_gradients(layers.Dense(1), input_shape=(2,), y=np.ones((3, 1)))
+
+
+def test_regularizers():
+    for regularizer in (CheckedPenalty(), regularizers.L1L2(0.1, 0.2),
+                        regularizers.OrthogonalRegularizer(0.1)):  # fmt: skip
+        assert fc.check_gradients(regularizer, input_shape=(3, 4))
+    with pytest.raises(GradientError, match=r"weight: a factor is wrong: it is 0.5 times"):
+        fc.check_gradients(CheckedPenalty(2.0), np.ones((3, 4)) + np.eye(3, 4))
+    wrong = type("Shapeless", (CheckedPenalty,), {"gradient": lambda self, w: w[0]})()
+    with pytest.raises(ValueError, match=r"Shapeless.gradient gives the shape \(4,\), the weight"):
+        fc.check_gradients(wrong, input_shape=(3, 4))
+    x = fc.Input((3,))
+    model = fc.Model(x, layers.Dense(2, kernel_regularizer=wrong, name="out")(x))
+    model.compile("sgd", "mse")
+    with pytest.raises(
+        ValueError, match=r"out/(kernel|weight): Shapeless.gradient gives the shape"
+    ):
+        model.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))

@@ -48,6 +48,16 @@ def test_reports_show_what_they_print(tmp_path):
         assert "".join(tree.itertext()) == str(report)
 
 
+def test_learning_rates_show_some_of_them():
+    net = model()
+    net.compile("sgd", "mse")
+    found = fc.find_learning_rate(net, np.ones((64, 4, 4, 1)), np.ones((64, 2)), steps=20)
+    rows = rows_of(found._repr_html_())
+    assert rows[0] == ["learning rate", "loss", "smoothed"]
+    assert (len(rows), rows[1][0], rows[-1][0]) == (11, "1e-06", f"{found.rates[-1]:.3g}")
+    assert f"suggestion: {found.suggestion:.2g}" in found._repr_html_()
+
+
 def test_a_model_shows_its_summary(capsys):
     net = model()
     net.summary()

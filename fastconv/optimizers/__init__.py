@@ -225,7 +225,9 @@ class Optimizer:
             return
         for parameter in self._penalized:
             assert parameter.regularizer is not None
-            parameter.grad += parameter.regularizer.gradient(parameter.value)
+            parameter.grad += regularizers.gradient_of(
+                parameter.regularizer, parameter.value, parameter.name
+            )
         segments.mean_momentum = self.ema_momentum if self.iterations > 1 else 0.0
         self.update(segments, rate)
         if self.ema_overwrite_frequency and self.iterations % self.ema_overwrite_frequency == 0:
