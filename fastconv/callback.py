@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fastconv.model import Model
 
 Logs = dict[str, float]
-ALIASES = {"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
 
 
 class Callback:
@@ -37,11 +36,8 @@ class Callback:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in [name for name in vars(cls) if name.startswith("on_")]:
-            if name in ALIASES:  # Keras' shorter names
-                if ALIASES[name] not in vars(cls):
-                    setattr(cls, ALIASES[name], vars(cls)[name])
-            elif name not in HOOKS:
+        for name in vars(cls):
+            if name.startswith("on_") and name not in (*HOOKS, *OLDER.values()):
                 text = shapes.unknown(name, HOOKS, f"hook of {cls.__name__}")
                 raise TypeError(f"{text}: it would never be called")
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastconv import arguments, shapes
 from fastconv.backup import BackupAndRestore, BackupError
-from fastconv.callback import ALIASES, HOOKS, Callback, CallbackList, Logs
+from fastconv.callback import HOOKS, OLDER, Callback, CallbackList, Logs
 from fastconv.files import naming
 from fastconv.history import History
 from fastconv.tensorboard import TensorBoard
@@ -511,14 +511,10 @@ class LambdaCallback(Callback):
         hooks |= {
             "on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
             "on_train_begin": on_train_begin, "on_train_end": on_train_end,
+            "on_train_batch_begin": on_train_batch_begin, "on_train_batch_end": on_train_batch_end,
         }  # fmt: skip
-        for name, function in (
-            ("on_train_batch_begin", on_train_batch_begin),
-            ("on_train_batch_end", on_train_batch_end),
-            *hooks.items(),
-        ):
-            name = ALIASES.get(name, name)
-            shapes.choice(name, HOOKS, "hook")
+        for name, function in hooks.items():
+            shapes.choice(name, [*HOOKS, *OLDER.values()], "hook")
             if function is not None:
                 setattr(self, name, function)
 
